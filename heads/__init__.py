@@ -1,0 +1,1 @@
+"""Train and score heads on cached embeddings. Imports nothing, so that ``heads --help`` starts at once."""
