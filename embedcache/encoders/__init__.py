@@ -1,0 +1,1 @@
+"""Encoders: token rules, the spec, the registry, and one file a family. No ``torch`` until one is loaded."""
