@@ -100,7 +100,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     with open_text(path) as file:
         try:
-            for number, line in enumerate(file, start=1):  # noqa: B007 - named in the error
+            for number, line in enumerate(file, start=1):
                 yield number, line.rstrip("\r\n")
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InvalidInputError(

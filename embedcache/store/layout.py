@@ -1,0 +1,185 @@
+"""Form of a store on disk: its metadata, its shards, its commit records. Numbers and paths, no policy.
+
+zarr.json           group attributes: format version, encoder spec, width, dtype, letters a token, rows of a shard
+tokens/zarr.json    one Zarr v3 array (rows, width), sharded, inner chunks of 256 rows, no compression
+tokens/c/<k>/0      shard k: C-order rows of whole sequences, zeros up to an inner chunk, the index of Zarr, its crc32c
+commits/<task>      a JSON line, then 40 bytes a sequence: key, shard, start, length, crc32c of its rows
+index.npy           the commits merged
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcache.encoders.spec import EncoderSpec
+from embedcache.errors import CacheDamagedError, CacheError, CacheMismatchError
+from embedcache.store.files import create_file, sync_directory
+
+__all__ = [
+    "ENTRY",
+    "FORMAT_VERSION",
+    "INNER_ROWS",
+    "Array",
+    "Layout",
+    "crc32c",
+    "create_store",
+    "read_layout",
+]
+
+Array: TypeAlias = NDArray[Any]
+FORMAT = "embedcache-store"
+FORMAT_VERSION = 1
+INNER_ROWS = 256
+EMPTY_CHUNK = 2**64 - 1  # stands in a shard's index for an inner chunk that is not there
+SHARD_BYTES = 64 << 20
+
+ENTRY = np.dtype(
+    [("high", "<u8"), ("low", "<u8"), ("shard", "<u4"), ("start", "<u4"), ("length", "<u4"), ("crc", "<u4")]
+)
+"""One committed sequence: the halves of its key, its shard, first row, number of rows, checksum of its bytes."""
+
+
+def crc32c(array: Array) -> int:
+    """Checksum of the bytes of an array."""
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    data.flags.writeable = False  # google_crc32c refuses what it could change
+    return int(google_crc32c.value(data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What a reader or a writer must know of a store before it touches a shard."""
+
+    spec: EncoderSpec
+    shard_rows: int
+
+    @property
+    def width(self) -> int:
+        """Numbers a row."""
+        return self.spec.width
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """Type of the numbers on disk; bfloat16 is kept as its 16 bits, for zarr-python 3.1 has no such type."""
+        name = self.spec.store_dtype
+        return np.dtype("uint16" if name == "bfloat16" else name)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one token."""
+        return self.width * self.stored.itemsize
+
+    @property
+    def inner_bytes(self) -> int:
+        """Bytes of one inner chunk."""
+        return INNER_ROWS * self.row_bytes
+
+    def array_metadata(self, n_shards: int) -> bytes:
+        """``tokens/zarr.json`` for readers of Zarr v3; our own reader follows the records instead."""
+
+        def named(name: str, **configuration: Any) -> dict[str, Any]:
+            return {"name": name, "configuration": configuration}
+
+        raw, crc = named("bytes", endian="little"), {"name": "crc32c"}
+        inner = {"chunk_shape": [INNER_ROWS, self.width], "codecs": [raw], "index_codecs": [raw, crc]}
+        metadata = {
+            "zarr_format": 3,
+            "node_type": "array",
+            "data_type": self.stored.name,
+            "fill_value": 0,
+            "shape": [n_shards * self.shard_rows, self.width],
+            "chunk_grid": named("regular", chunk_shape=[self.shard_rows, self.width]),
+            "chunk_key_encoding": named("default", separator="/"),
+            "codecs": [named("sharding_indexed", **inner, index_location="end")],
+            "attributes": {"dtype": self.spec.store_dtype},
+        }
+        return json.dumps(metadata).encode()
+
+    def group_metadata(self) -> bytes:
+        """``zarr.json`` of the store."""
+        attributes = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "encoder": self.spec.to_json(),
+            "width": self.width,
+            "dtype": self.spec.store_dtype,
+            "letters_a_token": self.spec.tokens,
+            "shard_rows": self.shard_rows,
+        }
+        return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode()
+
+
+def create_store(root: Path, spec: EncoderSpec, *, longest: int = 0, shard_bytes: int = SHARD_BYTES) -> Layout:
+    """Make an empty store, or open the one that is there. Any number of processes may do this at once.
+
+    Args:
+        root: Directory of the store.
+        spec: Encoder whose embeddings it will hold.
+        longest: Tokens of the longest sequence to come; a shard holds whole sequences.
+        shard_bytes: Size of a shard, fixed when the store is made.
+
+    Raises:
+        CacheMismatchError: A store of another encoder spec is there.
+        CacheError: A file stands in the way, or the place cannot be written.
+    """
+    row_bytes = Layout(spec=spec, shard_rows=0).row_bytes
+    n_inner = max(shard_bytes // (INNER_ROWS * row_bytes), -(-max(longest, spec.max_tokens) // INNER_ROWS), 1)
+    layout = Layout(spec=spec, shard_rows=n_inner * INNER_ROWS)
+    try:
+        for directory in (root, root / "commits", root / "tokens", root / "tokens" / "c"):
+            directory.mkdir(parents=True, exist_ok=True)
+            sync_directory(directory.parent)
+        if not (root / "zarr.json").exists():
+            create_file(root / "tokens" / "zarr.json", [layout.array_metadata(0)])
+            create_file(root / "zarr.json", [layout.group_metadata()])
+    except OSError as error:
+        raise CacheError(
+            f"{root} cannot be written: {error.strerror or error}. Choose another --cache, or mend its permissions."
+        ) from error
+    found = read_layout(root)
+    if found.spec != spec:
+        theirs, ours = found.spec.to_json(), spec.to_json()
+        different = sorted(name for name in ours if ours[name] != theirs[name])
+        raise CacheMismatchError(f"{root} was built with other settings: {different}. Build into another cache.")
+    return found
+
+
+def read_layout(root: Path) -> Layout:
+    """Read ``zarr.json`` of a store.
+
+    Raises:
+        CacheError: There is no store at ``root``, or a newer version of isoheads wrote it.
+        CacheDamagedError: Its metadata is not what we write.
+    """
+    path = root / "zarr.json"
+    try:
+        attributes = json.loads(path.read_bytes())["attributes"]
+        found, version = attributes["format"], attributes["version"]
+    except FileNotFoundError as error:
+        raise CacheError(f"{root} holds no store: zarr.json is missing. Build it first.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CacheDamagedError(f"{path} is not the metadata of a store ({error!r}). Build the store again.") from error
+    if found != FORMAT or not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CacheError(
+            f"{path} has format {found!r} version {version!r}; this isoheads reads {FORMAT!r} up to version "
+            f"{FORMAT_VERSION}. Update isoheads, or build the store again."
+        )
+    return _parse_layout(path, attributes)
+
+
+def _parse_layout(path: Path, attributes: Mapping[str, Any]) -> Layout:
+    shard_rows = attributes.get("shard_rows")
+    if not isinstance(shard_rows, int) or shard_rows <= 0 or shard_rows % INNER_ROWS:
+        raise CacheDamagedError(
+            f"{path}: shard_rows is {shard_rows!r}, expected a multiple of {INNER_ROWS}. Build the store again."
+        )
+    encoder = attributes.get("encoder")
+    if not isinstance(encoder, dict):
+        raise CacheDamagedError(f"{path}: the encoder spec is missing. Build the store again.")
+    return Layout(spec=EncoderSpec.from_json(encoder, str(path)), shard_rows=shard_rows)
