@@ -1,0 +1,237 @@
+"""The dataset directory: one row a transcript, its sequences by key, its targets, its split.
+
+dataset.json        where everything came from: inputs, options, counts, tissue names, default encoders
+samples.parquet     one row a transcript; columns as in ``SAMPLE_COLUMNS``
+sequences.parquet   modality, key, sequence; each distinct sequence once, one modality a row group
+targets.parquet     transcript_id and one float64 column a tissue, rows as in the samples; null = not measured
+
+``cds_start`` and ``cds_end`` are 0-based and half-open on the RNA and leave out the stop codon, so that
+cds_end - cds_start is three times the length of the protein. Both are null where there is no whole CDS.
+``tss`` is the 1-based genomic position of the first base of the transcript.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.sequences import MODALITIES, Modality
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = ["FORMAT", "SAMPLE_COLUMNS", "VERSION", "Dataset", "read_dataset", "read_info", "write_dataset"]
+
+FORMAT = "embedcache-dataset"
+VERSION = 1
+
+SAMPLE_COLUMNS = {
+    "transcript_id": "string",
+    "gene_id": "string",
+    "gene_name": "string",
+    "chromosome": "string",
+    "strand": "string",
+    "tss": "int64",
+    "biotype": "string",
+    "genetic_code": "int64",
+    "split": "string",
+    "dna_key": "key",
+    "rna_key": "key",
+    "protein_key": "key",
+    "cds_start": "int64",
+    "cds_end": "int64",
+}
+"""Columns of ``samples.parquet``; all but transcript_id, gene_id and split can be null."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A dataset directory that has been opened.
+
+    ``samples`` has the columns of ``SAMPLE_COLUMNS``, keys as bytes or None. ``targets`` has the same rows in
+    the same order and one float64 column a tissue, NaN where nothing was measured; None without targets.
+    """
+
+    path: Path
+    info: dict[str, Any]
+    samples: "pd.DataFrame"
+    targets: "pd.DataFrame | None"
+
+    @property
+    def tissues(self) -> list[str]:
+        """Names of the targets, in the order of their columns."""
+        return list(self.info["tissues"])
+
+    @property
+    def labels(self) -> list[str]:
+        """Words that must stand beside every result on this dataset, such as ``simulated``."""
+        return list(self.info.get("labels", []))
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """Modalities that at least one transcript has."""
+        return tuple(modality for modality in MODALITIES if self.samples[f"{modality}_key"].notna().any())
+
+    @property
+    def digest(self) -> str:
+        """Digest of the content of the Parquet files, as recorded when they were written."""
+        hashes = {name: entry["sha256"] for name, entry in self.info["files"].items()}
+        return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+    def keys(self, modality: Modality) -> list[bytes | None]:
+        """Sequence key of each transcript in sample order; None where it lacks the modality."""
+        return self.samples[f"{_modality(modality)}_key"].tolist()
+
+    def sequences(self, modality: Modality) -> Iterator[tuple[bytes, str]]:
+        """Stream the distinct sequences of one modality with their keys."""
+        import pyarrow.parquet as pq
+
+        _modality(modality)
+        with pq.ParquetFile(self.path / "sequences.parquet") as file:
+            for group in range(file.num_row_groups):
+                statistics = file.metadata.row_group(group).column(0).statistics
+                if statistics is not None and statistics.has_min_max and statistics.min != modality:
+                    continue
+                for batch in file.iter_batches(batch_size=256, row_groups=[group]):
+                    for found, key, sequence in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                        if found == modality:
+                            yield key, sequence
+
+    def encoder(self, modality: Modality) -> str | None:
+        """Default encoder of a modality, as chosen when the dataset was prepared."""
+        name = self.info.get("encoders", {}).get(_modality(modality))
+        return None if name is None else str(name)
+
+    def verify(self) -> None:
+        """Read every file again and compare its digest.
+
+        Raises:
+            InvalidInputError: A file is not the one that was written.
+        """
+        for name, entry in self.info["files"].items():
+            if _sha256(self.path / name) != entry["sha256"]:
+                raise InvalidInputError(
+                    f"{self.path / name} has other bytes than when it was written. Prepare the dataset again."
+                )
+
+
+def read_info(path: Path | str) -> dict[str, Any]:
+    """Read ``dataset.json`` alone; imports nothing slow.
+
+    Raises:
+        InvalidInputError: There is no dataset, it is of a newer version, or its description is damaged.
+    """
+    path = Path(path)
+    file = path / "dataset.json"
+    if not path.is_dir():
+        raise InvalidInputError(f"There is no dataset at {path}. Make one with `embedcache prepare`, or give its path.")
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidInputError(
+            f"{path} is not a dataset: it has no dataset.json. Give the directory that `embedcache prepare` wrote."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{file} cannot be read: {error}. Prepare the dataset again.") from error
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise InvalidInputError(f"{file} does not describe a dataset: its format is not {FORMAT!r}. Prepare it again.")
+    if info.get("version") != VERSION:
+        raise InvalidInputError(
+            f"{file} has format version {info.get('version')}, this program reads {VERSION}. "
+            "Install the release that wrote it, or prepare the dataset again."
+        )
+    return info
+
+
+def read_dataset(path: Path | str) -> Dataset:
+    """Open a dataset directory; checks its files by name, size and columns.
+
+    Raises:
+        InvalidInputError: The directory or a file is missing, cut, of another version or with other columns.
+    """
+    path = Path(path)
+    info = read_info(path)
+    for name, entry in info["files"].items():
+        size = (path / name).stat().st_size if (path / name).is_file() else None
+        if size != entry["size_bytes"]:
+            found = "is missing" if size is None else f"has {size} bytes instead of {entry['size_bytes']}"
+            raise InvalidInputError(f"{path / name} {found}. Copy the whole directory again, or prepare it again.")
+    samples = _read_parquet(path / "samples.parquet", list(SAMPLE_COLUMNS))
+    targets = None
+    if "targets.parquet" in info["files"]:
+        targets = _read_parquet(path / "targets.parquet", ["transcript_id", *info["tissues"]])
+        if targets.pop("transcript_id").tolist() != samples["transcript_id"].tolist():
+            raise InvalidInputError(f"{path}: samples and targets have other rows. Prepare the dataset again.")
+    return Dataset(path=path, info=info, samples=samples, targets=targets)
+
+
+def _read_parquet(path: Path, columns: list[str]) -> "pd.DataFrame":
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InvalidInputError(f"{path} cannot be read: {error}. Prepare the dataset again.") from error
+    if table.column_names != columns:
+        different = sorted(set(table.column_names) ^ set(columns))
+        raise InvalidInputError(f"{path} has other columns than expected: {different}. Prepare the dataset again.")
+    frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    assert isinstance(frame, pd.DataFrame)
+    return frame
+
+
+def _modality(name: str) -> str:
+    if name not in MODALITIES:
+        raise UnknownNameError("modality", name, MODALITIES)
+    return name
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def sample_schema() -> "pa.Schema":
+    """Arrow schema of ``samples.parquet``."""
+    import pyarrow as pa
+
+    types = {"string": pa.string(), "int64": pa.int64(), "key": pa.binary(16)}
+    required = {"transcript_id", "gene_id", "split"}
+    return pa.schema(
+        [pa.field(name, types[kind], nullable=name not in required) for name, kind in SAMPLE_COLUMNS.items()]
+    )
+
+
+def write_dataset(
+    path: Path | str,
+    *,
+    info: Mapping[str, Any],
+    samples: "pd.DataFrame",
+    targets: "pd.DataFrame | None",
+    sequences: Iterable[tuple[Modality, bytes, str]],
+) -> Dataset:
+    """Write a dataset directory, whole or not at all: it appears under its name when it is complete.
+
+    Args:
+        path: A directory that does not exist yet, or is empty.
+        info: What goes into ``dataset.json`` beside format, version and the digests of the files.
+        samples: One row a transcript; columns of ``SAMPLE_COLUMNS``, those that can be null may be left out.
+        targets: One column a tissue, rows as in ``samples``; None for a dataset without targets.
+        sequences: Modality, key and normalised sequence; one that comes again is written once.
+
+    Raises:
+        InvalidInputError: The directory has content, IDs come twice, or a key has no sequence.
+        SplitError: A gene is in two splits.
+    """
+    from embedcache.dataset_write import write
+
+    write(Path(path), info=info, samples=samples, targets=targets, sequences=sequences)
+    return read_dataset(path)

@@ -1,0 +1,174 @@
+"""How a dataset directory is written: into a hidden sibling first, then moved to its name in one step."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedcache.dataset import FORMAT, SAMPLE_COLUMNS, VERSION, Dataset, read_dataset, read_info, sample_schema
+from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.sequences import MODALITIES, Modality
+from embedcache.splits import check_splits
+
+__all__ = ["describe_input", "made_by_same_command", "write"]
+
+_GROUP_LETTERS = 8 << 20  # letters in a row group: what a reader holds in memory at a time
+_SEQUENCES = pa.schema(
+    [
+        pa.field("modality", pa.string(), False),
+        pa.field("key", pa.binary(16), False),
+        pa.field("sequence", pa.string(), False),
+    ]
+)
+
+
+def describe_input(path: Path) -> dict[str, Any]:
+    """Path, size and SHA-256 of an input file."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"path": str(path), "size_bytes": file.tell(), "sha256": digest}
+    except FileNotFoundError as error:
+        raise InvalidInputError(f"{path} does not exist. Give the path of an existing file.") from error
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror}. Give a readable file.") from error
+
+
+def made_by_same_command(path: Path, info: Mapping[str, Any]) -> Dataset | None:
+    """The dataset at ``path`` if the same inputs and options made it, None if nothing is there.
+
+    Raises:
+        InvalidInputError: Something else is there.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return None
+    if not (path / "dataset.json").is_file():
+        raise InvalidInputError(f"{path} exists and is not a dataset. Choose another output, or remove it first.")
+    found, wanted = _command(read_info(path)), _command(info)
+    different = [name for name in wanted if wanted[name] != found[name]]
+    if different:
+        raise InvalidInputError(
+            f"{path} holds a dataset made with other {', '.join(different)}. "
+            "Choose another output, or remove the directory first."
+        )
+    return read_dataset(path)
+
+
+def _command(info: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = [entry["sha256"] for entry in info.get("inputs", [])]
+    return {"source": info.get("source"), "inputs": inputs, **{k: info.get(k) for k in ("options", "encoders")}}
+
+
+def write(
+    path: Path,
+    *,
+    info: Mapping[str, Any],
+    samples: pd.DataFrame,
+    targets: pd.DataFrame | None,
+    sequences: Iterable[tuple[Modality, bytes, str]],
+) -> None:
+    """Write the files of a dataset; ``embedcache.dataset.write_dataset`` says what goes in."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InvalidInputError(f"{path} exists already. Choose another output, or remove it first.")
+    samples = _check_samples(samples)
+    if targets is not None and len(targets) != len(samples):
+        raise InvalidInputError(f"{len(targets)} rows of targets for {len(samples)} samples. Give one row a sample.")
+    for modality in info.get("encoders", {}):
+        if modality not in MODALITIES:
+            raise UnknownNameError("modality", modality, MODALITIES)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        _write_files(partial, info, samples, targets, sequences)
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _check_samples(samples: pd.DataFrame) -> pd.DataFrame:
+    unknown = [name for name in samples.columns if name not in SAMPLE_COLUMNS]
+    if unknown:
+        raise UnknownNameError("sample column", str(unknown[0]), SAMPLE_COLUMNS)
+    samples = samples.reindex(columns=list(SAMPLE_COLUMNS)).reset_index(drop=True)
+    twice = samples["transcript_id"][samples["transcript_id"].duplicated()]
+    if len(twice):
+        raise InvalidInputError(f"Transcript ID {twice.iloc[0]!r} comes twice. Give each transcript its own ID.")
+    check_splits(samples["gene_id"].tolist(), samples["split"].tolist())
+    return samples
+
+
+def _write_files(
+    path: Path,
+    info: Mapping[str, Any],
+    samples: pd.DataFrame,
+    targets: pd.DataFrame | None,
+    sequences: Iterable[tuple[Modality, bytes, str]],
+) -> None:
+    written = _write_sequences(path / "sequences.parquet", sequences)
+    for modality in MODALITIES:
+        missing = set(samples[f"{modality}_key"].dropna()) - written
+        if missing:
+            raise InvalidInputError(f"{len(missing)} {modality} keys of samples have no sequence. Give them all.")
+    pq.write_table(pa.Table.from_pandas(samples, sample_schema(), preserve_index=False), path / "samples.parquet")
+    tissues = [] if targets is None else [str(name) for name in targets.columns]
+    if targets is not None:
+        columns = [pa.array(targets.iloc[:, i].astype("float64"), from_pandas=True) for i in range(len(tissues))]
+        ids = pa.array(samples["transcript_id"].tolist(), pa.string())
+        pq.write_table(pa.table([ids, *columns], ["transcript_id", *tissues]), path / "targets.parquet")
+    files = {}
+    for file in sorted(path.glob("*.parquet")):
+        _flush(file)
+        files[file.name] = {name: value for name, value in describe_input(file).items() if name != "path"}
+    head = {"format": FORMAT, "version": VERSION, "created_by": f"isoheads {_own_version()}"}
+    text = json.dumps({**head, **info, "tissues": tissues, "files": files}, indent=2, ensure_ascii=False) + "\n"
+    (path / "dataset.json").write_text(text, encoding="utf-8")
+    _flush(path / "dataset.json")
+
+
+def _write_sequences(path: Path, sequences: Iterable[tuple[Modality, bytes, str]]) -> set[bytes]:
+    """Write each distinct sequence once, one modality a row group; returns the keys."""
+    seen: set[bytes] = set()
+    waiting: dict[Modality, list[tuple[bytes, str]]] = {modality: [] for modality in MODALITIES}
+    letters = dict.fromkeys(MODALITIES, 0)
+    with pq.ParquetWriter(path, _SEQUENCES, compression="zstd", use_dictionary=["modality"]) as writer:
+
+        def flush(modality: Modality) -> None:
+            if rows := waiting[modality]:
+                keys, texts = zip(*rows, strict=True)
+                columns = [pa.array([modality] * len(rows)), pa.array(keys, pa.binary(16)), pa.array(texts)]
+                writer.write_table(pa.table(columns, schema=_SEQUENCES), row_group_size=len(rows))
+                waiting[modality], letters[modality] = [], 0
+
+        for modality, key, sequence in sequences:
+            if key not in seen:
+                seen.add(key)
+                waiting[modality].append((key, sequence))
+                letters[modality] += len(sequence)
+                if letters[modality] >= _GROUP_LETTERS:
+                    flush(modality)
+        for modality in MODALITIES:
+            flush(modality)
+    return seen
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _own_version() -> str:
+    try:
+        return version("isoheads")
+    except PackageNotFoundError:
+        return "from source"
