@@ -1,0 +1,62 @@
+"""Ending long work cleanly: Ctrl-C and SIGTERM set a flag, the work stops at its next safe point."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from embedcache.errors import EmbedCacheError
+
+__all__ = ["StopFlag", "StoppedError", "stop_requests"]
+
+
+class StoppedError(EmbedCacheError):
+    """Long work was asked to stop and did, with everything finished so far kept.
+
+    Attributes:
+        signal_number: Of the signal that asked; the command exits with 128 + this number.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class StopFlag:
+    """Tells whether, and by which signal, the work was asked to stop. False until then."""
+
+    signal_number = 0
+
+    def __bool__(self) -> bool:
+        return self.signal_number != 0
+
+    def check(self, message: str) -> None:
+        """Raise ``StoppedError`` with this message if a stop was asked for."""
+        if self:
+            raise StoppedError(message, self.signal_number)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopFlag]:
+    """Within this block the first SIGINT or SIGTERM sets the flag; a second one acts as it always does.
+
+    Outside the main thread signals cannot be caught, and the flag stays false.
+    """
+    flag = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        flag.signal_number = number
+        signal.signal(number, earlier[signal.Signals(number)])
+
+    for number in earlier:
+        signal.signal(number, ask)
+    try:
+        yield flag
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,121 @@
+"""What a build has to do: the distinct sequences that a store lacks, with their letters at hand.
+
+The letters wait in a temporary file, so that memory grows by about a hundred bytes a sequence and not with
+its length.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcache.batching import by_length, cut_by_tokens
+from embedcache.encoders.spec import EncoderSpec
+from embedcache.errors import InvalidInputError, InvalidSequenceError
+from embedcache.sequences import SequenceRecord, sequence_key
+from embedcache.store.read import EmbeddingStore
+
+__all__ = ["Plan", "make_plan"]
+
+RECORDS_AT_A_TIME = 4096
+
+
+@dataclass(slots=True)
+class Plan:
+    """The sequences to embed, after the crop; sequence i has ``keys[i]`` and ``n_tokens[i]``."""
+
+    _letters: IO[bytes]
+    keys: list[bytes] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    """Tokens of each sequence."""
+    distinct: int = 0
+    """Distinct sequences among the records, embedded before or not."""
+    repeated: int = 0
+    """Records whose sequence had come before."""
+    cropped: int = 0
+    _ends: list[int] = field(default_factory=lambda: [0])
+
+    @property
+    def n_tokens(self) -> NDArray[np.int64]:
+        """Tokens of each sequence, (sequences,)."""
+        return np.array(self.lengths, np.int64)
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all sequences."""
+        return sum(self.lengths)
+
+    def add(self, key: bytes, sequence: str, n_tokens: int) -> None:
+        """Take in one sequence."""
+        self.keys.append(key)
+        self.lengths.append(n_tokens)
+        self._letters.write(sequence.encode("ascii"))
+        self._ends.append(self._ends[-1] + len(sequence))
+
+    def sequence(self, i: int) -> str:
+        """Letters of one sequence."""
+        self._letters.seek(self._ends[i])
+        return self._letters.read(self._ends[i + 1] - self._ends[i]).decode("ascii")
+
+    def tasks(self, tokens_a_task: int) -> list[NDArray[np.int64]]:
+        """Indices of the sequences of each task, longest first."""
+        n_tokens = self.n_tokens
+        return list(cut_by_tokens(by_length(n_tokens, self.keys), n_tokens, tokens_a_task))
+
+
+@contextmanager
+def make_plan(
+    records: Iterable[SequenceRecord], spec: EncoderSpec, store: EmbeddingStore | None = None
+) -> Iterator[Plan]:
+    """Find out which sequences are still to embed; the plan can give their letters within the ``with`` block.
+
+    Args:
+        records: Sequences of the spec's modality; streamed, never held together.
+        spec: Its crop rule applies and its token rule counts.
+        store: What is there already; None plans everything.
+
+    Raises:
+        InvalidSequenceError: A sequence is over the encoder's limit and no crop was chosen.
+        InvalidInputError: A record is of another modality.
+    """
+    with tempfile.TemporaryFile() as letters:
+        plan, seen, stream = Plan(letters), set[bytes](), iter(records)
+        while some := list(islice(stream, RECORDS_AT_A_TIME)):
+            fresh = list(_unseen(some, spec, seen, plan))
+            absent = store.find([key for key, _ in fresh]) < 0 if store is not None else np.ones(len(fresh), bool)
+            for (key, record), is_absent in zip(fresh, absent, strict=True):
+                if is_absent:
+                    _add(plan, spec, key, record)
+        yield plan
+
+
+def _unseen(
+    records: list[SequenceRecord], spec: EncoderSpec, seen: set[bytes], plan: Plan
+) -> Iterator[tuple[bytes, SequenceRecord]]:
+    for record in records:
+        if record.modality != spec.modality:
+            raise InvalidInputError(
+                f"record {record.id!r} is {record.modality}, encoder {spec.name} takes {spec.modality}. "
+                "Choose an encoder of that modality."
+            )
+        key = sequence_key(record.sequence, record.modality)
+        if key in seen:
+            plan.repeated += 1
+            continue
+        seen.add(key)
+        plan.distinct += 1
+        yield key, record
+
+
+def _add(plan: Plan, spec: EncoderSpec, key: bytes, record: SequenceRecord) -> None:
+    try:
+        kept = spec.cropped(record.sequence)
+    except InvalidSequenceError as error:
+        raise InvalidSequenceError(f"{record.modality} sequence of {record.id!r}: {error}") from None
+    plan.cropped += len(kept) < len(record.sequence)
+    plan.add(key, kept, spec.n_tokens(kept))

@@ -1,0 +1,19 @@
+"""Fixtures of all tests. No network, no GPU; real data are read where they lie and skipped where they are missing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Path of a folder of real data beside the checkout; skips the test where it is missing."""
+
+    def find(name: str) -> Path:
+        path = Path(__file__).resolve().parents[2] / "shared" / "data" / name
+        if not path.exists():
+            pytest.skip(f"real data {name!r} are not beside the checkout")
+        return path
+
+    return find

@@ -1,0 +1,188 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import FakeEncoder, fake_spec, random_records
+
+from embedcache.batching import by_length, cut_by_tokens
+from embedcache.build import build_cache
+from embedcache.errors import CacheError, CacheMismatchError, EmbedCacheError, InvalidInputError, InvalidSequenceError
+from embedcache.interrupt import StoppedError
+from embedcache.sequences import SequenceRecord, sequence_key
+from embedcache.store import EmbeddingStore
+
+SHARD_BYTES = 1 << 14  # 512 rows of 16 float16
+
+
+def test_every_sequence_is_embedded_once_and_found_under_its_key(tmp_path: Path) -> None:
+    records, encoder = random_records(60), FakeEncoder()
+    report = build_cache(records, encoder, tmp_path / "s", tokens_per_batch=200, shard_bytes=SHARD_BYTES)
+    store = EmbeddingStore(tmp_path / "s")
+    distinct = {record.sequence for record in records}
+    assert sorted(encoder.embedded) == sorted(distinct) and len(store) == len(distinct) == report.distinct
+    assert report.computed == len(distinct) and report.repeated == len(records) - len(distinct)
+    assert report.tokens == store.n_tokens == sum(map(len, distinct))
+    for record in records:
+        assert np.array_equal(
+            store[sequence_key(record.sequence, "protein")], encoder.rows(record.sequence).astype("f2")
+        )
+    assert max(encoder.batches) <= 200 and store.index_is_current and store.damaged() == []
+
+
+def test_a_second_build_computes_nothing_and_new_sequences_alone_are_added(tmp_path: Path) -> None:
+    records = random_records(40)
+    build_cache(records[:30], FakeEncoder(), tmp_path / "s")
+    for again in (records[:30], records[29::-1]):
+        encoder = FakeEncoder()
+        assert build_cache(again, encoder, tmp_path / "s").computed == 0 and encoder.embedded == []
+    encoder = FakeEncoder()
+    build_cache(records[::-1], encoder, tmp_path / "s")
+    assert set(encoder.embedded) == {r.sequence for r in records[30:]} - {r.sequence for r in records[:30]}
+
+
+def test_batches_hold_every_index_once_within_the_budget_longest_first() -> None:
+    rng = np.random.default_rng(0)
+    for budget in (1, 50, 1000):
+        n_tokens = rng.integers(1, 60, 100)
+        keys = [bytes([i]) for i in range(100)]
+        order = by_length(n_tokens, keys)
+        batches = list(cut_by_tokens(order, n_tokens, budget))
+        assert np.concatenate(batches).tolist() == order.tolist() and sorted(order) == list(range(100))
+        assert (np.diff(n_tokens[order]) <= 0).all()
+        assert all(n_tokens[batch].sum() <= budget or len(batch) == 1 for batch in batches)
+    assert list(cut_by_tokens(np.zeros(0, np.int64), n_tokens, 5)) == []
+
+
+def test_the_crop_rule_is_applied_and_counted_or_refused_with_the_id(tmp_path: Path) -> None:
+    records = [SequenceRecord("short", "MK", "protein"), SequenceRecord("titin", "MKVL" * 5, "protein")]
+    encoder = FakeEncoder(max_tokens=10, crop="keep-3-prime")
+    assert build_cache(records, encoder, tmp_path / "a").cropped == 1
+    key = sequence_key("MKVL" * 5, "protein")
+    assert np.array_equal(EmbeddingStore(tmp_path / "a")[key], encoder.rows(("MKVL" * 5)[-10:]).astype("f2"))
+    with pytest.raises(InvalidSequenceError, match=r"'titin': 20 letters are 20 tokens, fake takes 10"):
+        build_cache(records, FakeEncoder(max_tokens=10), tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_store_of_another_spec_and_records_of_another_modality_are_refused(tmp_path: Path) -> None:
+    build_cache(random_records(3), FakeEncoder(), tmp_path / "s")
+    with pytest.raises(CacheMismatchError, match="layer"):
+        build_cache(random_records(3), FakeEncoder(layer=2), tmp_path / "s")
+    with pytest.raises(InvalidInputError, match="'x' is rna"):
+        build_cache([SequenceRecord("x", "ACGT", "rna")], FakeEncoder(), tmp_path / "s")
+
+
+@pytest.mark.parametrize("wrong", ["rows", "width", "count", "nan", "overflow"])
+def test_an_encoder_that_is_wrong_writes_nothing(tmp_path: Path, wrong: str) -> None:
+    class Wrong(FakeEncoder):
+        def encode(self, sequences):  # type: ignore[no-untyped-def]
+            arrays = super().encode(sequences)
+            if wrong == "count":
+                return arrays[1:]
+            arrays[0] = {
+                "rows": lambda a: np.vstack([a, a[:1]]),  # a special token left in
+                "width": lambda a: a[:, 1:],
+                "nan": lambda a: a * np.nan,
+                "overflow": lambda a: a * 1e6,
+            }[wrong](arrays[0])
+            return arrays
+
+    with pytest.raises(EmbedCacheError):
+        build_cache(random_records(5), Wrong(), tmp_path / "s")
+    assert len(EmbeddingStore(tmp_path / "s")) == 0
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    encoder = FakeEncoder()
+    with pytest.raises(CacheError, match=r"0\.0 GB free"):
+        build_cache(random_records(5), encoder, tmp_path / "s")
+    assert encoder.embedded == []
+
+
+def test_a_stop_request_keeps_what_was_finished(tmp_path: Path) -> None:
+    class Stopping(FakeEncoder):
+        def encode(self, sequences):  # type: ignore[no-untyped-def]
+            if len(self.batches) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().encode(sequences)
+
+    records, encoder = random_records(60), Stopping()
+    with pytest.raises(StoppedError, match="Run the same command to go on"):
+        build_cache(records, encoder, tmp_path / "s", tokens_per_batch=200)
+    assert len(EmbeddingStore(tmp_path / "s")) == len(encoder.embedded) > 0
+    rest = FakeEncoder()
+    build_cache(records, rest, tmp_path / "s", tokens_per_batch=200)
+    assert set(rest.embedded).isdisjoint(encoder.embedded) and len(rest.embedded) > 0
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+SLOW_BUILD = """
+import sys, time, torch
+sys.path.insert(0, sys.argv[2])
+from fakes import FakeEncoder, random_records
+from embedcache.build import build_cache
+class Slow(FakeEncoder):
+    def encode(self, sequences):
+        time.sleep(0.002)
+        return super().encode(sequences)
+print("ready", flush=True)
+while True:
+    records = random_records(1500, longest=60)
+    if build_cache(records, Slow(), sys.argv[1], tokens_per_batch=256, shard_bytes=1 << 14).computed == 0:
+        break
+print("done", flush=True)
+"""
+
+
+def start_build(store: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SLOW_BUILD, str(store), str(Path(__file__).parent)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_killed_builds_leave_nothing_torn_and_end_in_the_same_bytes(tmp_path: Path) -> None:
+    records = random_records(1500, longest=60)
+    build_cache(records, FakeEncoder(), tmp_path / "undisturbed", shard_bytes=SHARD_BYTES)
+    undisturbed = EmbeddingStore(tmp_path / "undisturbed")
+    rng, committed = random.Random(0), 0
+    for _ in range(6):
+        process = start_build(tmp_path / "killed")
+        time.sleep(rng.uniform(0, 0.25))
+        process.kill()
+        process.communicate()
+        if (tmp_path / "killed" / "zarr.json").exists():
+            store = EmbeddingStore(tmp_path / "killed")
+            assert store.damaged() == [] and len(store) >= committed
+            committed = len(store)
+            assert all(np.array_equal(store[key], undisturbed[key]) for key in store)
+    process = start_build(tmp_path / "killed")
+    out, _ = process.communicate(timeout=60)
+    assert out == "done\n" and process.returncode == 0
+    store = EmbeddingStore(tmp_path / "killed")
+    assert set(store) == set(undisturbed)
+    assert all(store[key].tobytes() == undisturbed[key].tobytes() for key in store)
+    assert committed > 0
+
+
+def test_two_builds_of_one_store_at_once_end_right(tmp_path: Path) -> None:
+    processes = [start_build(tmp_path / "s") for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in processes] == ["done\n"] * 2
+    store = EmbeddingStore(tmp_path / "s")
+    assert len(store) == len({record.sequence for record in random_records(1500, longest=60)})
+    assert store.damaged() == []
+
+
+def test_a_spec_survives_json() -> None:
+    spec = fake_spec(architecture={"layers": 2}, max_tokens=4)
+    assert type(spec).from_json(spec.to_json()) == spec

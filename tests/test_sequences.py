@@ -1,0 +1,81 @@
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedcache.errors import InvalidInputError, InvalidSequenceError
+from embedcache.sequences import Modality, normalise, read_fasta, sequence_key
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode())
+    return path
+
+
+def test_fasta_is_read_whatever_its_form(tmp_path: Path) -> None:
+    text = ">a|b/c d e\r\nac\r\nGU\r\n\r\n>x\nACGTRYN\n NN acgt\n>long" + "l" * 300 + "\nA"
+    plain = list(read_fasta(write(tmp_path / "a.fa", text), "rna"))
+    assert [(record.id, record.sequence) for record in plain] == [
+        ("a|b/c", "ACGT"),
+        ("x", "ACGTNNNNNACGT"),
+        ("long" + "l" * 300, "A"),
+    ]
+    (tmp_path / "a.fa.gz").write_bytes(gzip.compress(text.encode()))
+    assert list(read_fasta(tmp_path / "a.fa.gz", "rna")) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("", "has no record", id="empty file"),
+        pytest.param("ACGT\n>a\nA", "line 1: 'ACGT' stands before the first header", id="no header"),
+        pytest.param(">a\nA\n> \nC\n", "line 3: header without ID", id="no ID"),
+        pytest.param(">a\nA\n>a\nC\n", "line 3: ID 'a' comes a second time", id="duplicate"),
+        pytest.param(">a\nA\n>b\n>c\nA", "record 'b' at line 3: dna sequence is empty", id="empty record"),
+        pytest.param(">a\nAC\nG*T\n", "record 'a' at line 1: dna sequence has '*' at position 3", id="stop"),
+        pytest.param(">a\nAC-G\n", "'-' at position 2", id="gap"),
+        pytest.param(">a\nACÄG\n", "at position 2", id="not ASCII"),
+    ],
+)
+def test_bad_fasta_says_what_and_where(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises((InvalidInputError, InvalidSequenceError)) as caught:
+        list(read_fasta(write(tmp_path / "bad.fa", text), "dna"))
+    assert message in str(caught.value) and "bad.fa" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cut", [5, 15, 40])
+def test_a_cut_gzip_file_is_an_error(tmp_path: Path, cut: int) -> None:
+    whole = gzip.compress(b">a\n" + b"ACGT" * 500 + b"\n>b\nAC\n")
+    (tmp_path / "cut.fa.gz").write_bytes(whole[:-cut])
+    with pytest.raises(InvalidInputError, match="cut or damaged"):
+        list(read_fasta(tmp_path / "cut.fa.gz", "dna"))
+
+
+def test_a_missing_file_and_a_directory_are_errors(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.fa", tmp_path):
+        with pytest.raises(InvalidInputError, match=str(path)):
+            list(read_fasta(path, "dna"))
+
+
+def test_proteins_keep_all_letters_and_lose_only_the_last_stop() -> None:
+    assert normalise("mkuoBZJx*", "protein") == "MKUOBZJX"
+    for wrong in ("MK*V", "MK**", "MK-V", "MK.V", "M1"):
+        with pytest.raises(InvalidSequenceError):
+            normalise(wrong, "protein")
+
+
+@given(st.text("ACGTUNRYSWKMBDHVacgtunry", min_size=1))
+def test_normalising_twice_is_normalising_once(text: str) -> None:
+    once = normalise(text, "dna")
+    assert normalise(once, "dna") == once and len(once) == len(text) and set(once) <= set("ACGTN")
+
+
+def test_a_key_depends_on_letters_and_modality_only() -> None:
+    modalities: tuple[Modality, ...] = ("dna", "rna", "protein")
+    keys = {sequence_key(sequence, modality) for sequence in ("A", "AC", "CA") for modality in modalities}
+    assert len(keys) == 9 and {len(key) for key in keys} == {16}
+    # the key is a promise to every cache on disk
+    assert sequence_key("ACGT", "rna").hex() == "0e3ae6443137a2e056b9da9ded561e6d"

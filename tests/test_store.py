@@ -1,0 +1,276 @@
+import json
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from fakes import fake_spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedcache.encoders.spec import EncoderSpec
+from embedcache.errors import CacheDamagedError, CacheError, CacheIncompleteError, CacheMismatchError, UnknownNameError
+from embedcache.store import EmbeddingStore, commit_task, create_store, find_store, store_path, write_index
+from embedcache.store.index import load_entries
+from embedcache.store.layout import Array
+
+
+def rows(n: int, width: int = 12, seed: int = 0) -> Array:
+    return np.random.default_rng((seed, n)).standard_normal((n, width)).astype(np.float16)
+
+
+def sequences(lengths: list[int], width: int = 12) -> list[tuple[bytes, Array]]:
+    return [(i.to_bytes(16, "big"), rows(n, width, seed=i)) for i, n in enumerate(lengths)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    create_store(tmp_path / "s", fake_spec(), shard_bytes=1 << 14)  # 512 rows
+    return tmp_path / "s"
+
+
+@given(lengths=st.lists(st.integers(1, 512), min_size=1, max_size=12), tasks=st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_what_was_committed_is_read_after_reopening(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], tasks: int
+) -> None:
+    root = tmp_path_factory.mktemp("store")
+    create_store(root, fake_spec(), shard_bytes=1 << 14)
+    written = sequences(lengths)
+    for i in range(tasks):
+        if part := written[i::tasks]:
+            assert commit_task(root, part)
+    for merge in (False, True):
+        if merge:
+            write_index(root)
+        store = EmbeddingStore.open(root)
+        assert store.index_is_current == merge and len(store) == len(lengths)
+        assert {key: store[key].tobytes() for key in store} == {key: value.tobytes() for key, value in written}
+        assert store.damaged() == []
+
+
+def test_zarr_reads_every_row(root: Path) -> None:
+    written = sequences([300, 100, 200, 512, 1])
+    commit_task(root, written)
+    write_index(root)
+    array = zarr.open_array(root / "tokens", mode="r")
+    store = EmbeddingStore(root)
+    entries = load_entries(root)[0]
+    for key, values in written:
+        entry = entries[int(store.find([key])[0])]
+        first = int(entry["shard"]) * store.layout.shard_rows + int(entry["start"])
+        assert np.array_equal(np.asarray(array[first : first + len(values)]), values)
+    group = zarr.open_group(root, mode="r")
+    assert group.attrs["width"] == 12 and group.attrs["letters_a_token"] == "letter"
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_batches_are_packed_in_the_order_asked(tmp_path: Path, dtype: str) -> None:
+    create_store(tmp_path, fake_spec(store_dtype=dtype))
+    stored = {"float16": "f2", "bfloat16": "u2", "float32": "f4"}[dtype]
+    tensors = [torch.randn(n, 12).to(getattr(torch, dtype)) for n in (5, 1, 7)]
+    arrays = [(t.view(torch.uint16) if dtype == "bfloat16" else t).numpy().astype(stored) for t in tensors]
+    keys = [bytes([i] * 16) for i in range(3)]
+    commit_task(tmp_path, list(zip(keys, arrays, strict=True)))
+    store = EmbeddingStore(tmp_path)
+    ragged = store.batch([keys[2], None, keys[0], keys[2]])
+    assert ragged.lengths.tolist() == [7, 0, 5, 7] and ragged.values.dtype == getattr(torch, dtype)
+    assert torch.equal(ragged.values, torch.cat([tensors[2], tensors[0], tensors[2]]))
+    assert store[keys[1]].shape == (1, 12) and np.array_equal(store[keys[1]], tensors[1].float().numpy())
+
+
+def test_prefetched_batches_equal_batches_read_one_by_one(root: Path) -> None:
+    commit_task(root, sequences([30, 2, 70, 11, 5, 64]))
+    store = EmbeddingStore(root)
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(-1, 6, size) for size in (4, 1, 3, 6, 2, 5, 1, 1)]
+    for batch, fetched in zip(batches, store.prefetch(batches), strict=True):
+        direct = store.packed(batch)
+        assert torch.equal(fetched.values, direct.values) and torch.equal(fetched.offsets, direct.offsets)
+    assert list(store.prefetch([])) == []
+    stopped = store.prefetch(batches)
+    next(stopped)
+    stopped.close()
+
+
+def test_keys_with_64_equal_bits_are_told_apart(root: Path) -> None:
+    twins = [(b"8 equal " + bytes([7 - i] * 8), rows(i + 1)) for i in range(8)]
+    commit_task(root, twins)
+    store = EmbeddingStore(root)
+    assert all(store[key].shape == values.shape for key, values in twins)
+    assert store.find([b"8 equal absent  ", b"none" * 4, b"\xff" * 16]).tolist() == [-1] * 3
+    assert b"short" not in store and twins[0][0] in store
+    with pytest.raises(CacheIncompleteError, match="lacks 1 of 2 protein"):
+        store.batch([twins[0][0], b"none" * 4])
+
+
+def test_a_task_is_committed_once_whoever_tries(root: Path) -> None:
+    written, wins = sequences([40, 50]), list[bool]()
+    threads = [threading.Thread(target=lambda: wins.append(commit_task(root, written))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(wins) == [False] * 7 + [True]
+    assert len(EmbeddingStore(root)) == 2 and EmbeddingStore(root).damaged() == []
+
+
+def test_a_key_in_two_tasks_is_legal_and_the_lower_shard_counts(root: Path) -> None:
+    key = b"k" * 16
+    commit_task(root, [(key, rows(3, seed=1))])
+    commit_task(root, [(key, rows(3, seed=2)), (b"l" * 16, rows(2))])
+    store = EmbeddingStore(root)
+    assert len(store) == 2 and np.array_equal(store[key], rows(3, seed=1))
+
+
+def test_an_index_that_is_behind_lost_or_damaged_is_seen_through(root: Path) -> None:
+    commit_task(root, sequences([9, 8]))
+    write_index(root)
+    commit_task(root, [(b"m" * 16, rows(4))])
+    assert len(EmbeddingStore(root)) == 3
+    write_index(root)
+    index = root / "index.npy"
+    whole = index.read_bytes()
+    for damaged in (whole[:100], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:], b""):
+        index.write_bytes(damaged)
+        store = EmbeddingStore(root)
+        assert len(store) == 3 and not store.index_is_current
+    index.unlink()
+    assert len(EmbeddingStore(root)) == 3
+    next(path for path in (root / "commits").iterdir()).unlink()  # a record is withdrawn
+    assert len(EmbeddingStore(root)) < 3
+
+
+def test_a_read_only_store_opens(root: Path) -> None:
+    commit_task(root, sequences([9]))
+    for path in [*root.rglob("*"), root]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    assert len(EmbeddingStore(root)) == 1
+
+
+def test_a_flipped_bit_is_found(root: Path) -> None:
+    commit_task(root, sequences([9, 20]))
+    shard = root / "tokens" / "c" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[9 * 24 + 5] ^= 4
+    shard.write_bytes(data)
+    store = EmbeddingStore(root)
+    assert store.damaged() == [int(store.find([(1).to_bytes(16, "big")])[0])]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone", "index", "foreign"])
+def test_a_damaged_shard_is_refused_by_name(root: Path, damage: str) -> None:
+    commit_task(root, sequences([9, 20]))
+    shard = root / "tokens" / "c" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    if damage == "gone":
+        shard.unlink()
+    else:
+        changed = {"cut": data[:-1000], "empty": b"", "index": data[:-6] + b"xxxxxx", "foreign": b"x" * 50}
+        shard.write_bytes(changed[damage])
+    with pytest.raises(CacheDamagedError, match="tokens/c/0/0"):
+        EmbeddingStore(root)[(0).to_bytes(16, "big")]
+
+
+@pytest.mark.parametrize("record", [b"", b"{}\n", b"rubbish", b'{"version": 1, "crc32c": 1, "sequences": 0}\n'])
+def test_a_damaged_record_is_refused_by_name(root: Path, record: bytes) -> None:
+    (root / "commits" / "abc").write_bytes(record)
+    with pytest.raises(CacheDamagedError, match="commits/abc"):
+        EmbeddingStore(root)
+
+
+def change_attributes(root: Path, **changes: object) -> None:
+    path = root / "zarr.json"
+    metadata = json.loads(path.read_text())
+    metadata["attributes"].update(changes)
+    path.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"version": 2}, "version 2", id="newer"),
+        pytest.param({"format": "other"}, "'other'", id="foreign"),
+        pytest.param({"shard_rows": 100}, "shard_rows", id="rows"),
+        pytest.param({"encoder": None}, "encoder", id="no spec"),
+        pytest.param({"encoder": {"name": "x"}}, "other fields", id="spec of another version"),
+    ],
+)
+def test_metadata_that_is_not_ours_is_refused(root: Path, changes: dict[str, object], message: str) -> None:
+    change_attributes(root, **changes)
+    with pytest.raises(CacheError, match=message):
+        EmbeddingStore(root)
+
+
+def test_a_store_of_another_spec_is_refused(root: Path) -> None:
+    with pytest.raises(CacheMismatchError, match=r"\['layer'\]"):
+        create_store(root, fake_spec(layer=3))
+    with pytest.raises(CacheError, match="holds no store"):
+        EmbeddingStore(root / "none")
+
+
+def test_rows_of_another_form_never_reach_the_disk(root: Path) -> None:
+    for wrong in (rows(3, width=11), rows(3).astype(np.float32), rows(3)[0]):
+        with pytest.raises(ValueError, match="expected float16"):
+            commit_task(root, [(b"k" * 16, wrong)])
+    assert len(EmbeddingStore(root)) == 0
+
+
+CHANGES: dict[str, object] = {
+    "name": "other",
+    "modality": "rna",
+    "adapter": "fake/2",
+    "model_id": "lab/model",
+    "revision": "abc",
+    "weights": "seed:1",
+    "architecture": {"layers": 2},
+    "width": 13,
+    "tokens": "nt-6mer",
+    "max_tokens": 5,
+    "crop": "center",
+    "layer": 4,
+    "special_tokens": "kept",
+    "pooling": "mean",
+    "attention": "single",
+    "compute_dtype": "bfloat16",
+    "store_dtype": "float32",
+}
+
+
+def test_every_setting_has_its_own_digest() -> None:
+    assert set(CHANGES) == set(EncoderSpec.__dataclass_fields__)
+    digests = {fake_spec(**{name: value}).digest for name, value in CHANGES.items()} | {fake_spec().digest}
+    assert len(digests) == len(CHANGES) + 1
+
+
+def test_a_name_finds_its_store_or_says_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="embedcache build --modality protein"):
+        find_store(tmp_path, "protein")
+    first, second = fake_spec(), fake_spec(layer=2)
+    create_store(store_path(tmp_path, first), first)
+    assert find_store(tmp_path, "protein") == find_store(tmp_path, "protein", "fake")
+    create_store(store_path(tmp_path, second), second)
+    assert find_store(tmp_path, "protein", second.directory).name == second.directory
+    with pytest.raises(CacheError, match="could mean 2 protein stores"):
+        find_store(tmp_path, "protein", "fake")
+    with pytest.raises(UnknownNameError, match="Did you mean 'fake'"):
+        find_store(tmp_path, "protein", "fke")
+
+
+def test_a_store_travels_to_another_process(root: Path) -> None:
+    commit_task(root, sequences([9, 20]))
+    copy = pickle.loads(pickle.dumps(EmbeddingStore(root)))
+    assert len(copy) == 2 and copy[(0).to_bytes(16, "big")].shape == (9, 12)
+
+
+def test_the_limit_of_open_files_is_raised(root: Path) -> None:
+    import resource
+
+    EmbeddingStore(root)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert soft == hard
+    assert os.sysconf("SC_OPEN_MAX") == hard
