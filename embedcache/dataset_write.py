@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import pyarrow as pa
@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from embedcache.dataset import FORMAT, SAMPLE_COLUMNS, VERSION, Dataset, read_dataset, read_info, sample_schema
 from embedcache.errors import InvalidInputError, UnknownNameError
-from embedcache.sequences import MODALITIES, Modality
+from embedcache.sequences import MODALITIES, Modality, sequence_key
 from embedcache.splits import check_splits
 
-__all__ = ["describe_input", "made_by_same_command", "write"]
+__all__ = ["DatasetWriter", "describe_input", "made_by_same_command", "write"]
 
 _GROUP_LETTERS = 8 << 20  # letters in a row group: what a reader holds in memory at a time
 _SEQUENCES = pa.schema(
@@ -67,6 +67,84 @@ def _command(info: Mapping[str, Any]) -> dict[str, Any]:
     return {"source": info.get("source"), "inputs": inputs, **{k: info.get(k) for k in ("options", "encoders")}}
 
 
+class DatasetWriter:
+    """Collects sequences, then finishes a dataset directory; without ``finish`` nothing is left behind.
+
+    Use it as a context manager: ``add`` sequences one by one, ``finish`` with samples and targets.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._partial = path.parent / f".{path.name}.{os.getpid()}.partial"
+        self._keys: set[bytes] = set()
+        self._waiting: dict[Modality, list[tuple[bytes, str]]] = {modality: [] for modality in MODALITIES}
+        self._letters = dict.fromkeys(MODALITIES, 0)
+
+    def __enter__(self) -> Self:
+        """Make the hidden directory that later becomes the dataset."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InvalidInputError(f"{self.path} exists already. Choose another output, or remove it first.")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir()
+        self._writer = pq.ParquetWriter(
+            self._partial / "sequences.parquet", _SEQUENCES, compression="zstd", use_dictionary=["modality"]
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove what was not finished."""
+        self._writer.close()
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    @property
+    def scratch(self) -> Path:
+        """A directory on the disk of the output for temporary files; gone at the end."""
+        return self._partial
+
+    def add(self, modality: Modality, sequence: str) -> bytes:
+        """Write a normalised sequence unless it is there already, and return its key."""
+        key = sequence_key(sequence, modality)
+        self.add_keyed(modality, key, sequence)
+        return key
+
+    def add_keyed(self, modality: Modality, key: bytes, sequence: str) -> None:
+        """Write a sequence under a key that is known already."""
+        if key in self._keys:
+            return
+        self._keys.add(key)
+        self._waiting[modality].append((key, sequence))
+        self._letters[modality] += len(sequence)
+        if self._letters[modality] >= _GROUP_LETTERS:
+            self._flush(modality)
+
+    def _flush(self, modality: Modality) -> None:
+        if rows := self._waiting[modality]:
+            keys, texts = zip(*rows, strict=True)
+            columns = [pa.array([modality] * len(rows)), pa.array(keys, pa.binary(16)), pa.array(texts)]
+            self._writer.write_table(pa.table(columns, schema=_SEQUENCES), row_group_size=len(rows))
+            self._waiting[modality], self._letters[modality] = [], 0
+
+    def finish(self, info: Mapping[str, Any], samples: pd.DataFrame, targets: pd.DataFrame | None) -> None:
+        """Write the tables and ``dataset.json``, then give the directory its name."""
+        samples = _check_samples(samples)
+        if targets is not None and len(targets) != len(samples):
+            raise InvalidInputError(
+                f"{len(targets)} rows of targets for {len(samples)} samples. Give one row a sample."
+            )
+        for modality in info.get("encoders", {}):
+            if modality not in MODALITIES:
+                raise UnknownNameError("modality", modality, MODALITIES)
+        for modality in MODALITIES:
+            self._flush(modality)
+            missing = set(samples[f"{modality}_key"].dropna()) - self._keys
+            if missing:
+                raise InvalidInputError(f"{len(missing)} {modality} keys of samples have no sequence. Give them all.")
+        self._writer.close()
+        _write_tables(self._partial, info, samples, targets)
+        self._partial.rename(self.path)
+
+
 def write(
     path: Path,
     *,
@@ -76,24 +154,10 @@ def write(
     sequences: Iterable[tuple[Modality, bytes, str]],
 ) -> None:
     """Write the files of a dataset; ``embedcache.dataset.write_dataset`` says what goes in."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InvalidInputError(f"{path} exists already. Choose another output, or remove it first.")
-    samples = _check_samples(samples)
-    if targets is not None and len(targets) != len(samples):
-        raise InvalidInputError(f"{len(targets)} rows of targets for {len(samples)} samples. Give one row a sample.")
-    for modality in info.get("encoders", {}):
-        if modality not in MODALITIES:
-            raise UnknownNameError("modality", modality, MODALITIES)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.{os.getpid()}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        _write_files(partial, info, samples, targets, sequences)
-        partial.rename(path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with DatasetWriter(path) as writer:
+        for modality, key, sequence in sequences:
+            writer.add_keyed(modality, key, sequence)
+        writer.finish(info, samples, targets)
 
 
 def _check_samples(samples: pd.DataFrame) -> pd.DataFrame:
@@ -108,18 +172,7 @@ def _check_samples(samples: pd.DataFrame) -> pd.DataFrame:
     return samples
 
 
-def _write_files(
-    path: Path,
-    info: Mapping[str, Any],
-    samples: pd.DataFrame,
-    targets: pd.DataFrame | None,
-    sequences: Iterable[tuple[Modality, bytes, str]],
-) -> None:
-    written = _write_sequences(path / "sequences.parquet", sequences)
-    for modality in MODALITIES:
-        missing = set(samples[f"{modality}_key"].dropna()) - written
-        if missing:
-            raise InvalidInputError(f"{len(missing)} {modality} keys of samples have no sequence. Give them all.")
+def _write_tables(path: Path, info: Mapping[str, Any], samples: pd.DataFrame, targets: pd.DataFrame | None) -> None:
     pq.write_table(pa.Table.from_pandas(samples, sample_schema(), preserve_index=False), path / "samples.parquet")
     tissues = [] if targets is None else [str(name) for name in targets.columns]
     if targets is not None:
@@ -134,32 +187,6 @@ def _write_files(
     text = json.dumps({**head, **info, "tissues": tissues, "files": files}, indent=2, ensure_ascii=False) + "\n"
     (path / "dataset.json").write_text(text, encoding="utf-8")
     _flush(path / "dataset.json")
-
-
-def _write_sequences(path: Path, sequences: Iterable[tuple[Modality, bytes, str]]) -> set[bytes]:
-    """Write each distinct sequence once, one modality a row group; returns the keys."""
-    seen: set[bytes] = set()
-    waiting: dict[Modality, list[tuple[bytes, str]]] = {modality: [] for modality in MODALITIES}
-    letters = dict.fromkeys(MODALITIES, 0)
-    with pq.ParquetWriter(path, _SEQUENCES, compression="zstd", use_dictionary=["modality"]) as writer:
-
-        def flush(modality: Modality) -> None:
-            if rows := waiting[modality]:
-                keys, texts = zip(*rows, strict=True)
-                columns = [pa.array([modality] * len(rows)), pa.array(keys, pa.binary(16)), pa.array(texts)]
-                writer.write_table(pa.table(columns, schema=_SEQUENCES), row_group_size=len(rows))
-                waiting[modality], letters[modality] = [], 0
-
-        for modality, key, sequence in sequences:
-            if key not in seen:
-                seen.add(key)
-                waiting[modality].append((key, sequence))
-                letters[modality] += len(sequence)
-                if letters[modality] >= _GROUP_LETTERS:
-                    flush(modality)
-        for modality in MODALITIES:
-            flush(modality)
-    return seen
 
 
 def _flush(path: Path) -> None:

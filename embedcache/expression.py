@@ -1,0 +1,286 @@
+"""Expression of transcripts in tissues, read from a GTEx GCT file or from a table.
+
+A GCT file of 17,000 samples is read as a stream: one line at a time is averaged over the samples of each tissue,
+so memory holds the result (transcripts x tissues) and one line.
+"""
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.sequences import open_text
+
+__all__ = ["TargetTable", "parse_numbers", "read_gct", "read_sample_tissues", "read_table", "read_target_table"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetTable:
+    """One row a transcript, one column a tissue; NaN = not measured."""
+
+    path: Path
+    ids: list[str]
+    tissues: list[str]
+    values: NDArray[np.float64]  # (transcripts, tissues)
+    unit: str
+    genes: list[str] | None = None
+    counts: Counter[str]
+
+
+def read_sample_tissues(path: Path, tissue_column: str) -> dict[str, str]:
+    """Tissue of each sample in a GTEx sample attribute file (columns SAMPID and ``tissue_column``)."""
+    table = read_table(path, as_text=True)
+    for column in ("SAMPID", tissue_column):
+        if column not in table.columns:
+            raise UnknownNameError(f"column of {path}:", column, map(str, table.columns))
+    twice = table["SAMPID"][table["SAMPID"].duplicated()]
+    if len(twice):
+        raise InvalidInputError(f"{path}: sample {twice.iloc[0]!r} comes twice. Give each sample one row.")
+    return dict(zip(table["SAMPID"].tolist(), table[tissue_column].tolist(), strict=True))
+
+
+def read_gct(path: Path, samples: Path, tissue_column: str = "SMTSD") -> TargetTable:
+    """Mean TPM of each transcript over the samples of each tissue, then log1p.
+
+    Args:
+        path: GCT file, plain or gzip-compressed: transcripts in rows, samples in columns, TPM.
+        samples: Sample attributes with SAMPID and the tissue column. A sample of the GCT without a tissue is
+            left out and counted.
+        tissue_column: Column that names the tissue.
+
+    Raises:
+        InvalidInputError: A row of another length, a value that is no TPM, an ID that comes twice, counts
+            that disagree with the header, a damaged file; with the line.
+        UnknownNameError: No such column in the sample attributes.
+    """
+    tissue_of = read_sample_tissues(samples, tissue_column)
+    lines = _numbered_lines(path)
+    n_rows, names, n_fields = _gct_header(path, lines)
+    tissues, order, starts, sizes = _groups(path, samples, names, tissue_of)
+    ids: dict[str, int] = {}
+    means: list[NDArray[np.float64]] = []
+    for number, line in tqdm(lines, total=n_rows, desc="expression", unit=" rows", disable=None):
+        fields = line.split(b"\t", 2)
+        if (found := line.count(b"\t") + 1) != n_fields or len(fields) < 3:
+            raise InvalidInputError(
+                f"{path}, line {number}: {found} fields instead of {n_fields}. Copy or download the file again."
+            )
+        identifier = fields[0].decode("utf-8", "replace")
+        if (first := ids.setdefault(identifier, number)) != number:
+            raise InvalidInputError(
+                f"{path}, line {number}: transcript {identifier!r} was on line {first}. Give each one row."
+            )
+        tpm = _tpm_row(path, number, fields[2], names)
+        means.append(np.add.reduceat(tpm[order], starts) / sizes)
+    if n_rows is not None and n_rows != len(ids):
+        raise InvalidInputError(
+            f"{path}: the header announces {n_rows} rows, {len(ids)} were found. Copy or download the file again."
+        )
+    if not ids:
+        raise InvalidInputError(f"{path} has no transcript. Give a GCT file with rows.")
+    values = np.log1p(np.stack(means))
+    counts = Counter({"expression samples": len(order), "expression samples without a tissue": len(names) - len(order)})
+    counts["sample attributes without expression"] = len(set(tissue_of) - set(names))
+    return TargetTable(path=path, ids=list(ids), tissues=tissues, values=values, unit="log1p_tpm", counts=counts)
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    open_text(path).close()  # one text for a missing or unreadable file
+    with path.open("rb") as raw:
+        file = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
+        number = 0
+        try:
+            for number, line in enumerate(file, start=1):  # noqa: B007 - named in the error
+                if stripped := line.rstrip(b"\r\n"):
+                    yield number, stripped
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InvalidInputError(
+                f"{path} is cut or damaged after line {number}: {error}. Copy or download it again."
+            ) from error
+
+
+def _gct_header(path: Path, lines: Iterator[tuple[int, bytes]]) -> tuple[int | None, list[str], int]:
+    """Announced rows (None in a file without the two GCT lines), sample names, fields a row."""
+    _, first = next(lines, (0, b""))
+    n_rows = n_samples = None
+    if first.startswith(b"#"):
+        number, sizes = next(lines, (0, b""))
+        words = sizes.split()
+        if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
+            raise InvalidInputError(
+                f"{path}, line {number}: {sizes[:40].decode('utf-8', 'replace')!r} instead of the numbers of rows and "
+                "samples. Give a GCT file."
+            )
+        n_rows, n_samples = int(words[0]), int(words[1])
+        _, first = next(lines, (0, b""))
+    header = first.decode("utf-8", "replace").split("\t")
+    names = header[2:]
+    if not names or (n_samples is not None and n_samples != len(names)):
+        raise InvalidInputError(
+            f"{path}: {len(names)} sample columns, the header announces {n_samples}. Give a GCT file: two columns of "
+            "names, then one a sample."
+        )
+    twice = [name for name, n in Counter(names).items() if n > 1]
+    if twice:
+        raise InvalidInputError(f"{path}: sample column {twice[0]!r} comes twice. Give each sample one column.")
+    return n_rows, names, len(header)
+
+
+def _groups(
+    path: Path, samples: Path, names: list[str], tissue_of: dict[str, str]
+) -> tuple[list[str], NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
+    """Tissues, sample columns sorted by tissue, where each tissue starts among them, samples a tissue."""
+    of_column = [tissue_of.get(name, "") for name in names]
+    tissues = sorted(set(of_column) - {""})
+    if not tissues:
+        raise InvalidInputError(
+            f"No sample of {path} has a tissue in {samples}: IDs look like {names[0]!r} and "
+            f"{next(iter(tissue_of), '')!r}. Give the attributes of these samples."
+        )
+    index = {tissue: i for i, tissue in enumerate(tissues)}
+    numbers = np.array([index.get(tissue, -1) for tissue in of_column])
+    order = np.argsort(numbers, kind="stable")[int((numbers < 0).sum()) :]
+    sizes = np.bincount(numbers[order], minlength=len(tissues))
+    return tissues, order, np.cumsum(sizes) - sizes, sizes.astype(np.float64)
+
+
+def parse_numbers(text: bytes) -> NDArray[np.float64]:
+    """Numbers of a tab-separated line; about six times as fast as a loop of ``float``.
+
+    Raises:
+        pyarrow.ArrowInvalid: A field is not a number.
+    """
+    tabs = np.flatnonzero(np.frombuffer(text, np.uint8) == 9)
+    offsets = np.empty(len(tabs) + 2, np.int32)
+    offsets[0], offsets[1:-1], offsets[-1] = 0, tabs + 1, len(text)
+    # Each field still ends with its tab, which the trimming removes.
+    fields = pa.StringArray.from_buffers(len(tabs) + 1, pa.py_buffer(offsets), pa.py_buffer(text))
+    numbers: NDArray[np.float64] = pc.cast(pc.ascii_trim_whitespace(fields), pa.float64()).to_numpy()
+    return numbers
+
+
+def _tpm_row(path: Path, number: int, text: bytes, names: Sequence[str]) -> NDArray[np.float64]:
+    try:
+        row = parse_numbers(text)
+    except pa.ArrowInvalid:
+        row = None
+    if row is not None and row.min() >= 0 and row.max() < np.inf:  # NaN fails the first comparison
+        return row
+    for name, field in zip(names, text.split(b"\t"), strict=True):
+        try:
+            good = 0 <= float(field) < float("inf")
+        except ValueError:
+            good = False
+        if not good:
+            raise InvalidInputError(
+                f"{path}, line {number}, sample {name!r}: {field.decode('utf-8', 'replace')!r} is no TPM. "
+                "Expected a number from 0 on."
+            )
+    raise AssertionError("a row that is bad as a whole has a bad field")
+
+
+def read_table(path: Path, *, as_text: bool = False) -> pd.DataFrame:
+    """Read a TSV, CSV or Parquet table, plain or gzip-compressed; the first line without a tab is read as CSV.
+
+    Args:
+        path: Parquet by its suffix; any other is text.
+        as_text: Keep every cell as text, empty ones as empty text.
+    """
+    try:
+        if path.suffix == ".parquet":
+            open_text(path).close()
+            return pd.read_parquet(path)
+        with open_text(path) as file:
+            separator = "\t" if "\t" in file.readline() else ","
+        with open_text(path) as file:
+            if as_text:
+                return pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
+            return pd.read_csv(file, sep=separator, keep_default_na=False, na_values=["", "NA", "NaN", "nan"])
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid, UnicodeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InvalidInputError(f"{path} is not a table: {reason}. Expected TSV, CSV or Parquet.") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InvalidInputError(f"{path} is cut or damaged: {error}. Copy or download it again.") from error
+
+
+def read_target_table(
+    path: Path,
+    *,
+    id_column: str | None = None,
+    gene_column: str | None = None,
+    drop_columns: Sequence[str] = (),
+    already_log: bool = False,
+    unit: str | None = None,
+) -> TargetTable:
+    """Read targets from a table: one row a transcript, one column a tissue, empty = not measured.
+
+    Args:
+        path: TSV, CSV or Parquet.
+        id_column: Column of transcript IDs; the first column without it.
+        gene_column: Column of gene IDs, if the table has one.
+        drop_columns: Columns that are neither IDs nor tissues.
+        already_log: Values are on a logarithmic scale and stay as they are; otherwise they are TPM, and log1p
+            is taken.
+        unit: What values that are ``already_log`` are, for the record, such as ``log10_fpkm``.
+    """
+    table = read_table(path)
+    names = [str(name) for name in table.columns]
+    table.columns = pd.Index(names)
+    id_column = names[0] if id_column is None else id_column
+    named = [id_column, *([gene_column] if gene_column else []), *drop_columns]
+    for name in named:
+        if name not in names:
+            raise UnknownNameError(f"column of {path}:", name, names)
+    tissues = [name for name in names if name not in named]
+    _check_target_columns(path, table, id_column, tissues)
+    values = table[tissues].to_numpy(dtype=np.float64, na_value=np.nan)
+    lowest = -np.inf if already_log else 0.0
+    bad = ~np.isnan(values) & ((values < lowest) | np.isinf(values))
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        raise InvalidInputError(
+            f"{path}, line {row + 2}, column {tissues[column]!r}: {values[row, column]} is no "
+            f"{'finite number' if already_log else 'TPM; values on a log scale need --already-log'}."
+        )
+    return TargetTable(
+        path=path,
+        ids=[str(value) for value in table[id_column]],
+        genes=[str(value) for value in table[gene_column]] if gene_column else None,
+        tissues=tissues,
+        values=values if already_log else np.log1p(values),
+        unit=(unit or "as_given_log") if already_log else "log1p_tpm",
+        counts=Counter(
+            {"targets not measured": int(np.isnan(values).sum()), "targets measured": int((~np.isnan(values)).sum())}
+        ),
+    )
+
+
+def _check_target_columns(path: Path, table: pd.DataFrame, id_column: str, tissues: list[str]) -> None:
+    ids = table[id_column]
+    if ids.isna().any():
+        raise InvalidInputError(
+            f"{path}, line {int(ids.isna().to_numpy().argmax()) + 2}: empty {id_column}. Give every row its ID."
+        )
+    if ids.duplicated().any():
+        at = int(ids.duplicated().to_numpy().argmax())
+        raise InvalidInputError(f"{path}, line {at + 2}: {id_column} {ids.iloc[at]!r} comes twice. Give each one row.")
+    text = [name for name in tissues if not pd.api.types.is_numeric_dtype(table[name])]
+    if text:
+        numbers = pd.to_numeric(table[text[0]], errors="coerce")
+        at = int((numbers.isna() & table[text[0]].notna()).to_numpy().argmax())
+        raise InvalidInputError(
+            f"{path}, line {at + 2}, column {text[0]!r}: {table[text[0]].iloc[at]!r} is not a number. Mend it, or name "
+            f"columns that are not tissues (--gene-column, --drop-column; text in: {', '.join(text)})."
+        )
+    if not tissues:
+        raise InvalidInputError(f"{path} has no column beside IDs. Give one column of numbers a tissue.")
