@@ -1,0 +1,235 @@
+"""Packed inference: sequences of any lengths in one row of tokens, without padding.
+
+Positions restart at every sequence and a registered attention function keeps each sequence to itself, so
+that a sequence sees the kernels it would see alone and its numbers do not depend on its neighbours (in
+float32 on a CPU: bit for bit). Fits transformers models that take ``position_ids``, use the attention
+interface, and mix tokens in attention only: ESM-2 and the Nucleotide Transformers. It does not fit inputs
+with ``<mask>`` in models with ``token_dropout``: their rescaling would run over the whole pack.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from embedcache.encoders.spec import EncoderSpec
+from embedcache.errors import EmbedCacheError
+from embedcache.ragged import Ragged
+
+__all__ = ["PackedEncoder", "Vocabulary", "check_packing", "packed_attention"]
+
+ATTENTION = "isoheads_packed"
+CPU_PACK_TOKENS = 2048
+"""More tokens in one pass are slower on a CPU: activations leave its cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """How a family writes a sequence as token ids."""
+
+    ids: Callable[[str], NDArray[np.int64]]
+    """Ids of a normalised sequence, without special tokens."""
+    before: int
+    """Id of the special token in front."""
+    after: int | None = None
+    """Id of the special token at the end, if the family has one."""
+    first_position: int = 0
+    """Position of the first token: 0, or one past the padding id in tables of learned positions."""
+
+
+class PackedEncoder:
+    """An encoder of the ESM family: see ``spec.Encoder``; also gives tensors, for training.
+
+    Attributes:
+        spec: What it is.
+        model: The torch module. Its parameters may be trained; ``encode`` always sees their present values.
+        packing_error: What ``check_packing`` found when it was loaded; 0 means bit for bit.
+    """
+
+    def __init__(self, spec: EncoderSpec, model: nn.Module, vocabulary: Vocabulary, device: str = "cpu") -> None:
+        self.spec = spec
+        self.vocabulary = vocabulary
+        self.model = cast(Any, model).to(device).eval()
+        self.packing_error = check_packing(self.model, vocabulary, spec.name)
+        _keep_layers(self.model, spec.layer)
+
+    def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Embed normalised, already cropped sequences: (tokens, width) each, in their order.
+
+        Raises:
+            EmbedCacheError: A number that is not finite came out.
+        """
+        if not sequences:
+            return []
+        with torch.inference_mode():
+            packed = self.encode_packed(sequences)
+            values = packed.values.float()
+            finite = values.isfinite().all(dim=1)
+            if not finite.all():
+                raise EmbedCacheError(
+                    f"Encoder {self.spec.name} gave values that are not finite for {int((~finite).sum())} of "
+                    f"{len(finite)} tokens in {self.spec.compute_dtype}. Compute in float32 or bfloat16, or check "
+                    "the weights."
+                )
+            return np.split(values.cpu().numpy(), packed.offsets[1:-1].tolist())
+
+    def encode_packed(self, sequences: Sequence[str]) -> Ragged:
+        """Embed sequences, at least one, on the device and in the compute dtype, open to gradients.
+
+        Returns:
+            Rows of residues or tokens only, sequences in their order.
+        """
+        ids = [self._with_special(sequence) for sequence in sequences]
+        lengths = [len(one) for one in ids]
+        order = sorted(range(len(ids)), key=lengths.__getitem__, reverse=True)  # equal neighbours share a call
+        budget = CPU_PACK_TOKENS if self.model.device.type == "cpu" else sum(lengths)
+        packs = [self._forward([ids[i] for i in pack]) for pack in _packs(order, lengths, budget)]
+        hidden = torch.cat(packs)  # (all tokens with special ones, D), longest sequence first
+
+        starts = np.empty(len(ids), np.int64)
+        starts[order] = np.cumsum([0, *(lengths[i] for i in order[:-1])])
+        counts = np.array(lengths) - (1 if self.vocabulary.after is None else 2)
+        offsets = np.append(0, np.cumsum(counts))
+        rows = np.arange(offsets[-1]) + np.repeat(starts + 1 - offsets[:-1], counts)
+        return Ragged(hidden[torch.from_numpy(rows).to(hidden.device)], torch.from_numpy(offsets))
+
+    def _with_special(self, sequence: str) -> NDArray[np.int64]:
+        after = [] if self.vocabulary.after is None else [self.vocabulary.after]
+        return np.concatenate([[self.vocabulary.before], self.vocabulary.ids(sequence), after]).astype(np.int64)
+
+    def _forward(self, ids: Sequence[NDArray[np.int64]]) -> Tensor:
+        return cast(Tensor, self.model(**_inputs(ids, self.vocabulary, self.model.device)).last_hidden_state[0])
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    runs: Sequence[tuple[int, int]] = (),
+    bounds: Tensor | None = None,
+    longest: int = 0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each sequence of a pack; the signature is that of transformers.
+
+    Args:
+        module: The attention layer, not used.
+        query: (1, heads, N, d), as ``key`` and ``value``.
+        key: As ``query``.
+        value: As ``query``.
+        attention_mask: None; nothing is padding.
+        scaling: Factor on the scores; ESM has scaled the query before and gives 1.
+        runs: (length, number of neighbouring sequences of this length), covering all N tokens.
+        bounds: (B + 1,) int32 on the device: where sequences begin and end.
+        longest: Most tokens of a sequence.
+
+    Returns:
+        (1, N, heads, d), and None in place of attention maps.
+    """
+    assert attention_mask is None, "packed attention takes no mask"
+    if query.is_cuda and query.dtype != torch.float32 and (varlen := _varlen_attention()) is not None:
+        q, k, v = (t[0].transpose(0, 1).contiguous() for t in (query, key, value))  # (N, heads, d)
+        return varlen(q, k, v, bounds, bounds, longest, longest, scale=scaling)[None], None
+    parts, start = [], 0
+    for length, count in runs:
+        stop = start + length * count
+        q, k, v = (
+            t[0, :, start:stop].view(len(t[0]), count, length, -1).transpose(0, 1) for t in (query, key, value)
+        )  # (count, heads, length, d)
+        part = F.scaled_dot_product_attention(q, k, v, scale=scaling)
+        parts.append(part.transpose(1, 2).flatten(0, 1))  # (count * length, heads, d)
+        start = stop
+    assert start == query.shape[2], "runs must cover all tokens"
+    return torch.cat(parts)[None], None
+
+
+AttentionInterface.register(ATTENTION, packed_attention)
+AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)
+
+
+def check_packing(model: Any, vocabulary: Vocabulary, name: str) -> float:
+    """Compare a pack with single runs in the first two layers, and leave the model on packed attention.
+
+    Returns:
+        The largest difference over the largest value: 0.0 on a CPU in float32.
+
+    Raises:
+        EmbedCacheError: Sequences of a pack see each other, or their positions do not restart.
+    """
+    draw = np.random.default_rng(0)
+    words = draw.integers(6, 24, size=(4, 120))  # ordinary tokens in every vocabulary
+    ids = [words[i, :n] for i, n in enumerate((120, 37, 12, 12))]
+    layers = model.encoder.layer
+    model.encoder.layer = layers[:2]  # a fault shows in the first attention that mixes tokens
+    try:
+        with torch.inference_mode():
+            model.set_attn_implementation("sdpa")
+            single = torch.cat(
+                [model(input_ids=torch.from_numpy(one)[None].to(model.device)).last_hidden_state[0] for one in ids]
+            )
+            model.set_attn_implementation(ATTENTION)
+            packed = model(**_inputs(ids, vocabulary, model.device)).last_hidden_state[0]
+    finally:
+        model.encoder.layer = layers
+    error = ((packed - single).abs().max() / single.abs().max()).item()
+    tolerance = 1e-5 if packed.dtype == torch.float32 else 0.03
+    if not error <= tolerance:
+        raise EmbedCacheError(
+            f"Encoder {name}: packed and single runs differ by {error:.2g} of the largest value, over {tolerance:g}. "
+            "Its numbers would depend on the batch: use another version of transformers or torch."
+        )
+    return float(error)
+
+
+def _inputs(ids: Sequence[NDArray[np.int64]], vocabulary: Vocabulary, device: torch.device) -> dict[str, Any]:
+    """Arguments of the model for one pack."""
+    lengths = [len(one) for one in ids]
+    bounds = np.cumsum([0, *lengths])
+    positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1] - vocabulary.first_position, lengths)
+    return {
+        "input_ids": torch.from_numpy(np.concatenate(ids))[None].to(device),  # (1, N)
+        "position_ids": torch.from_numpy(positions)[None].to(device),  # (1, N)
+        "runs": [(length, len(list(same))) for length, same in groupby(lengths)],
+        "bounds": torch.from_numpy(bounds.astype(np.int32)).to(device),
+        "longest": max(lengths),
+    }
+
+
+def _packs(order: Sequence[int], lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Split the order into packs of at most ``budget`` tokens, or of one longer sequence."""
+    pack: list[int] = []
+    used = 0
+    for i in order:
+        if pack and used + lengths[i] > budget:
+            yield pack
+            pack, used = [], 0
+        pack.append(i)
+        used += lengths[i]
+    yield pack
+
+
+def _keep_layers(model: Any, layer: int) -> None:
+    """Cut the model after a layer; only the last one has the final normalisation behind it."""
+    if layer != -1:
+        model.encoder.layer = model.encoder.layer[:layer]
+        model.encoder.emb_layer_norm_after = None
+
+
+def _varlen_attention() -> Callable[..., Tensor] | None:
+    """Attention over packs in one kernel: CUDA, half precision, newer torch."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return cast(Callable[..., Tensor], varlen_attn)
