@@ -1,0 +1,164 @@
+"""Batches: packed tokens of every modality, scaled targets, and which cells were measured.
+
+Shapes: B samples, N_m packed tokens of modality m, D_m its width, K tissues.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from embedcache.dataset import Dataset
+from embedcache.ragged import Ragged
+from embedcache.sequences import Modality
+from heads.scaling import TissueScaler
+from heads.sources import TokenSource
+
+__all__ = ["Batch", "CachedDataset", "Sample", "collate", "cut", "epoch_order"]
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One transcript: tokens (T_m, D_m) of each modality, no rows where it lacks one, and targets (K,)."""
+
+    row: int
+    tokens: Mapping[Modality, Tensor]
+    targets: Tensor
+    """NaN where not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Several samples. Shared by all runs of a cohort, so nobody may write to it."""
+
+    tokens: Mapping[Modality, Ragged]
+    """values (N_m, D_m), float32; the same B samples in every modality."""
+    targets: Tensor
+    """(B, K), 0 where not measured."""
+    measured: Tensor
+    """(B, K), True where a target was measured."""
+    rows: Tensor
+    """(B,) int64: rows of the dataset."""
+
+    def versions(self) -> list[int]:
+        """Counters that any write to a tensor of the batch raises."""
+        tensors = (*(ragged.values for ragged in self.tokens.values()), self.targets, self.measured)
+        return [tensor._version for tensor in tensors]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pack samples, for use as ``DataLoader(CachedDataset(...), collate_fn=collate)``."""
+    targets = torch.stack([sample.targets for sample in samples])
+    return Batch(
+        tokens={m: Ragged.from_list([sample.tokens[m].float() for sample in samples]) for m in samples[0].tokens},
+        targets=targets.nan_to_num(0.0),
+        measured=~targets.isnan(),
+        rows=torch.tensor([sample.row for sample in samples]),
+    )
+
+
+class CachedDataset(torch.utils.data.Dataset[Sample]):
+    """The rows of a dataset with their token embeddings.
+
+    A torch dataset of single samples, to be used with ``collate``. Training reads whole batches with
+    ``batches`` instead, which is faster.
+
+    Args:
+        dataset: Rows and targets. Without targets every cell is unmeasured and K is the scaler's, or 0.
+        sources: Tokens of each modality that is read.
+        scaler: Takes targets to the z-scale; None leaves them as they are.
+    """
+
+    def __init__(
+        self, dataset: Dataset, sources: Mapping[Modality, TokenSource], scaler: TissueScaler | None = None
+    ) -> None:
+        self.dataset, self.sources = dataset, dict(sources)
+        self.lengths: Rows = np.sum([source.lengths for source in self.sources.values()], axis=0, dtype=np.int64)
+        """Tokens of each row over all modalities."""
+        n_tissues = len(scaler.tissues) if scaler else 0
+        targets = (
+            np.full((len(dataset.samples), n_tissues), np.nan)
+            if dataset.targets is None
+            else dataset.targets.to_numpy(dtype=np.float64)
+        )
+        self.targets: NDArray[np.float64] = targets if scaler is None else scaler.apply(targets)
+        """(rows, K), on the z-scale if there is a scaler; NaN where not measured."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> Sample:
+        where = np.array([row], dtype=np.int64)
+        tokens = {m: source.packed(where).values for m, source in self.sources.items()}
+        return Sample(row=row, tokens=tokens, targets=torch.from_numpy(self.targets[row]).float())
+
+    def batches(
+        self,
+        parts: Sequence[Rows],
+        *,
+        reads: Literal["tokens", "means"] = "tokens",
+        device: torch.device | str = "cpu",
+    ) -> Iterator[Batch]:
+        """One batch a part, in order; tokens are read ahead. A batch is valid until the next is asked for.
+
+        Args:
+            parts: Row numbers of each batch.
+            reads: ``means`` gives each sample one row, the mean of its tokens, from memory.
+            device: Where values, targets and masks go; offsets and row numbers stay on the CPU.
+        """
+        if reads == "means":
+            streams = [self._stream_means(m, parts) for m in self.sources]
+        else:
+            streams = [source.stream(parts) for source in self.sources.values()]
+        for rows, *ragged in zip(parts, *streams, strict=True):
+            targets = torch.from_numpy(self.targets[rows]).float()
+            yield Batch(
+                tokens={
+                    # to the device first: fewer bytes travel
+                    m: part.to(device).to(device, torch.float32)
+                    for m, part in zip(self.sources, ragged, strict=True)
+                },
+                targets=targets.nan_to_num(0.0).to(device),
+                measured=(~targets.isnan()).to(device),
+                rows=torch.from_numpy(rows),
+            )
+
+    def _stream_means(self, modality: Modality, parts: Sequence[Rows]) -> Iterator[Ragged]:
+        source = self.sources[modality]
+        means = source.means()
+        for rows in parts:
+            present = source.lengths[rows] > 0
+            offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(present)]).astype(np.int64))
+            yield Ragged(means[torch.from_numpy(rows[present])], offsets)
+
+
+def epoch_order(rows: Rows, data_seed: int, epoch: int) -> Rows:
+    """Training rows in the order of an epoch, which depends on nothing but its arguments."""
+    order: Rows = np.random.default_rng((data_seed, epoch)).permutation(rows)
+    return order
+
+
+def cut(rows: Rows, lengths: Rows, size: int, max_tokens: int | None = None) -> list[Rows]:
+    """Cut rows into parts of at most ``size`` rows and ``max_tokens`` tokens; a longer row is alone.
+
+    Args:
+        rows: Row numbers, kept in their order; each lands in exactly one part.
+        lengths: Tokens of every row of the dataset.
+        size: Most rows of a part.
+        max_tokens: Most tokens of a part; None for no limit.
+    """
+    parts: list[Rows] = []
+    start, tokens = 0, 0
+    for i, row in enumerate(rows):
+        length = int(lengths[row])
+        if i > start and (i - start == size or (max_tokens is not None and tokens + length > max_tokens)):
+            parts.append(rows[start:i])
+            start, tokens = i, 0
+        tokens += length
+    return [*parts, rows[start:]] if len(rows) else []
