@@ -1,0 +1,43 @@
+# make demo   the main job on a simulated study, from nothing to a table of scores
+# make test   all tests that need neither network nor GPU
+# make check  formatting, linting, types and tests: what must pass before a commit
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO ?= demo
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check lint format clean
+
+demo: $(INSTALLED)
+	$(BIN)/embedcache prepare simulate --output $(DEMO)/dataset
+	$(BIN)/embedcache build --modality dna --dataset $(DEMO)/dataset --cache $(DEMO)/cache
+	$(BIN)/embedcache build --modality rna --dataset $(DEMO)/dataset --cache $(DEMO)/cache
+	$(BIN)/embedcache build --modality protein --dataset $(DEMO)/dataset --cache $(DEMO)/cache
+	$(BIN)/embedcache info --cache $(DEMO)/cache
+	$(BIN)/heads train --modalities dna,rna,protein --dataset $(DEMO)/dataset --cache $(DEMO)/cache --run $(DEMO)/runs/three
+	$(BIN)/heads evaluate --run $(DEMO)/runs/three
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: lint test
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(DEMO)
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
