@@ -120,7 +120,7 @@ class TrainConfig:
         if not 0 <= self.weight_decay < float("inf"):
             raise InvalidSettingError(f"weight_decay is {self.weight_decay}. Give 0 or a positive number.")
         kind, _, number = self.device.partition(":")
-        if kind not in ("auto", "cpu", "cuda", "mps") or (number and not number.isdigit()):
+        if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
             raise InvalidSettingError(f"device is {self.device!r}. Give auto, cpu, cuda or cuda:NUMBER.")
 
     def to_json(self) -> dict[str, Any]:

@@ -1,0 +1,130 @@
+"""The directory of a run: what it was, how it went, and the best model.
+
+config.json              everything needed to make the run again, written before the first step
+checkpoint.safetensors   where training stands; replaced after every epoch
+history.jsonl            losses and validation scores, a line an epoch
+model.safetensors        the best epoch; there when training is finished
+test.json                scores of the test rows; written once, by ``heads evaluate``
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from embedcache.store.files import create_file, replace_file
+from heads.checkpoint import CheckpointError
+
+__all__ = ["CONFIG_VERSION", "RunDirectory"]
+
+CONFIG_VERSION = 1
+
+_SETTINGS = ("model", "training", "encoders", "tissues", "scaler")
+
+
+class RunDirectory:
+    """Files of a run by name."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.checkpoint = self.path / "checkpoint.safetensors"
+        self.history = self.path / "history.jsonl"
+        self.model = self.path / "model.safetensors"
+        self.test = self.path / "test.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the directory and keep other trainings out of it. The lock goes with the process.
+
+        Raises:
+            CheckpointError: Another process trains here, or something else stands in the way.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be written: {error.strerror}. Choose another run.") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise CheckpointError(
+                    f"Another process trains {self.path} now. Wait for it, or choose another run directory."
+                ) from error
+            for leftover in self.path.glob(".*.safetensors.*"):  # half-written by a process that was killed
+                leftover.unlink()
+            yield
+
+    def settle(self, config: Mapping[str, Any]) -> None:
+        """Write ``config.json``, or check that the one that is there says the same.
+
+        Raises:
+            CheckpointError: The directory holds another run, or files of something else.
+        """
+        if not self.config.exists():
+            strange = [path.name for path in self.path.iterdir() if not path.name.startswith(".")]
+            if strange:
+                raise CheckpointError(
+                    f"{self.path} has no config.json and is not empty ({sorted(strange)[0]}). Choose another directory."
+                )
+            create_file(self.config, [_encode(config)])
+            return
+        found = self.read_config()
+        different = [*_differences(found, config)]
+        if different:
+            raise CheckpointError(
+                f"{self.path} holds a run with other settings: {'; '.join(different)}. "
+                "Choose another run directory, or repeat the settings of this one to continue it."
+            )
+
+    def read_config(self) -> dict[str, Any]:
+        """What ``settle`` wrote.
+
+        Raises:
+            CheckpointError: There is no run, or one of another version.
+        """
+        try:
+            found = json.loads(self.config.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"There is no run at {self.path}. Train one with `heads train`.") from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.config} cannot be read: {error}. Train the run again.") from error
+        if not isinstance(found, dict) or found.get("format") != "isoheads-run" or "version" not in found:
+            raise CheckpointError(f"{self.config} does not describe a run. Give the directory of `heads train`.")
+        if found["version"] != CONFIG_VERSION:
+            raise CheckpointError(
+                f"{self.config} has format version {found['version']}, this program reads {CONFIG_VERSION}. "
+                "Use the release that wrote it, or train again."
+            )
+        return found
+
+    def write_history(self, records: list[dict[str, Any]]) -> None:
+        """Write a line an epoch, in place of the older file."""
+        replace_file(self.history, ["".join(json.dumps(record) + "\n" for record in records).encode()])
+
+
+def _encode(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """What differs among the settings that fix the numbers of a run, as ``name: found, now wanted``."""
+    if found["dataset"]["digest"] != wanted["dataset"]["digest"]:
+        yield f"dataset: {found['dataset']['path']}, now {wanted['dataset']['path']} or changed in place"
+    for name in _SETTINGS:
+        before, now = found[name], wanted[name]
+        if before == now:
+            continue
+        if name in ("tissues", "scaler"):
+            yield f"{name} differ"
+            continue
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                yield f"{key}: {_short(before.get(key))}, now {_short(now.get(key))}"
+
+
+def _short(value: Any) -> str:
+    return str(value["directory"]) if isinstance(value, dict) and "directory" in value else str(value)

@@ -1,0 +1,43 @@
+"""Running a trained model, and where it runs. Shapes: N rows, K tissues."""
+
+import os
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from heads.aggregators import what_it_reads
+from heads.config import InvalidSettingError, TrainConfig
+from heads.data import CachedDataset, Rows, cut
+from heads.model import ExpressionModel
+
+__all__ = ["choose_device", "predict_rows"]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a setting means; ``auto`` is the first GPU, else the CPU.
+
+    Raises:
+        InvalidSettingError: There is no such GPU here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise InvalidSettingError(
+                f"device is {name!r}, this machine has {torch.cuda.device_count()} GPUs. Use cpu."
+            )
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat its results
+    return device
+
+
+@torch.no_grad()
+def predict_rows(model: ExpressionModel, data: CachedDataset, rows: Rows, config: TrainConfig) -> NDArray[np.float64]:
+    """Predictions on the z-scale for some rows, (N, K), in their order. Draws no random numbers."""
+    device = next(model.parameters()).device
+    parts = cut(rows, data.lengths, config.batch_size, config.max_tokens_per_batch)
+    model.eval()
+    batches = data.batches(parts, reads=what_it_reads(model.config), device=device)
+    found = [model(batch.tokens).cpu().double().numpy() for batch in batches]
+    return np.concatenate(found) if found else np.zeros((0, model.head.out_features))
