@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,7 +54,7 @@ def made_by_same_command(path: Path, info: Mapping[str, Any]) -> Dataset | None:
     if not (path / "dataset.json").is_file():
         raise InvalidInputError(f"{path} exists and is not a dataset. Choose another output, or remove it first.")
     found, wanted = _command(read_info(path)), _command(info)
-    different = [name for name in wanted if wanted[name] != found[name]]
+    different = [name for name in wanted if name in info and wanted[name] != found[name]]
     if different:
         raise InvalidInputError(
             f"{path} holds a dataset made with other {', '.join(different)}. "
@@ -79,6 +80,7 @@ class DatasetWriter:
         self._keys: set[bytes] = set()
         self._waiting: dict[Modality, list[tuple[bytes, str]]] = {modality: [] for modality in MODALITIES}
         self._letters = dict.fromkeys(MODALITIES, 0)
+        self._n_distinct = dict.fromkeys(MODALITIES, 0)
 
     def __enter__(self) -> Self:
         """Make the hidden directory that later becomes the dataset."""
@@ -102,6 +104,11 @@ class DatasetWriter:
         """A directory on the disk of the output for temporary files; gone at the end."""
         return self._partial
 
+    @property
+    def counts(self) -> Counter[str]:
+        """Distinct sequences of each modality so far."""
+        return Counter({f"distinct {modality} sequences": n for modality, n in self._n_distinct.items()})
+
     def add(self, modality: Modality, sequence: str) -> bytes:
         """Write a normalised sequence unless it is there already, and return its key."""
         key = sequence_key(sequence, modality)
@@ -113,6 +120,7 @@ class DatasetWriter:
         if key in self._keys:
             return
         self._keys.add(key)
+        self._n_distinct[modality] += 1
         self._waiting[modality].append((key, sequence))
         self._letters[modality] += len(sequence)
         if self._letters[modality] >= _GROUP_LETTERS:

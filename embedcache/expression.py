@@ -1,4 +1,4 @@
-"""Expression of transcripts in tissues, read from a GTEx GCT file or from a table.
+"""Expression of transcripts in tissues, from a GTEx GCT file and the attributes of its samples.
 
 A GCT file of 17,000 samples is read as a stream: one line at a time is averaged over the samples of each tissue,
 so memory holds the result (transcripts x tissues) and one line.
@@ -8,11 +8,9 @@ import gzip
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -20,26 +18,14 @@ from tqdm import tqdm
 
 from embedcache.errors import InvalidInputError, UnknownNameError
 from embedcache.sequences import open_text
+from embedcache.tables import TargetTable, read_table
 
-__all__ = ["TargetTable", "parse_numbers", "read_gct", "read_sample_tissues", "read_table", "read_target_table"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetTable:
-    """One row a transcript, one column a tissue; NaN = not measured."""
-
-    path: Path
-    ids: list[str]
-    tissues: list[str]
-    values: NDArray[np.float64]  # (transcripts, tissues)
-    unit: str
-    genes: list[str] | None = None
-    counts: Counter[str]
+__all__ = ["parse_numbers", "read_gct", "read_sample_tissues"]
 
 
 def read_sample_tissues(path: Path, tissue_column: str) -> dict[str, str]:
     """Tissue of each sample in a GTEx sample attribute file (columns SAMPID and ``tissue_column``)."""
-    table = read_table(path, as_text=True)
+    table = read_table(path)
     for column in ("SAMPID", tissue_column):
         if column not in table.columns:
             raise UnknownNameError(f"column of {path}:", column, map(str, table.columns))
@@ -100,7 +86,7 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         file = gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
         number = 0
         try:
-            for number, line in enumerate(file, start=1):  # noqa: B007 - named in the error
+            for number, line in enumerate(file, start=1):
                 if stripped := line.rstrip(b"\r\n"):
                     yield number, stripped
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -187,100 +173,3 @@ def _tpm_row(path: Path, number: int, text: bytes, names: Sequence[str]) -> NDAr
                 "Expected a number from 0 on."
             )
     raise AssertionError("a row that is bad as a whole has a bad field")
-
-
-def read_table(path: Path, *, as_text: bool = False) -> pd.DataFrame:
-    """Read a TSV, CSV or Parquet table, plain or gzip-compressed; the first line without a tab is read as CSV.
-
-    Args:
-        path: Parquet by its suffix; any other is text.
-        as_text: Keep every cell as text, empty ones as empty text.
-    """
-    try:
-        if path.suffix == ".parquet":
-            open_text(path).close()
-            return pd.read_parquet(path)
-        with open_text(path) as file:
-            separator = "\t" if "\t" in file.readline() else ","
-        with open_text(path) as file:
-            if as_text:
-                return pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
-            return pd.read_csv(file, sep=separator, keep_default_na=False, na_values=["", "NA", "NaN", "nan"])
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid, UnicodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InvalidInputError(f"{path} is not a table: {reason}. Expected TSV, CSV or Parquet.") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InvalidInputError(f"{path} is cut or damaged: {error}. Copy or download it again.") from error
-
-
-def read_target_table(
-    path: Path,
-    *,
-    id_column: str | None = None,
-    gene_column: str | None = None,
-    drop_columns: Sequence[str] = (),
-    already_log: bool = False,
-    unit: str | None = None,
-) -> TargetTable:
-    """Read targets from a table: one row a transcript, one column a tissue, empty = not measured.
-
-    Args:
-        path: TSV, CSV or Parquet.
-        id_column: Column of transcript IDs; the first column without it.
-        gene_column: Column of gene IDs, if the table has one.
-        drop_columns: Columns that are neither IDs nor tissues.
-        already_log: Values are on a logarithmic scale and stay as they are; otherwise they are TPM, and log1p
-            is taken.
-        unit: What values that are ``already_log`` are, for the record, such as ``log10_fpkm``.
-    """
-    table = read_table(path)
-    names = [str(name) for name in table.columns]
-    table.columns = pd.Index(names)
-    id_column = names[0] if id_column is None else id_column
-    named = [id_column, *([gene_column] if gene_column else []), *drop_columns]
-    for name in named:
-        if name not in names:
-            raise UnknownNameError(f"column of {path}:", name, names)
-    tissues = [name for name in names if name not in named]
-    _check_target_columns(path, table, id_column, tissues)
-    values = table[tissues].to_numpy(dtype=np.float64, na_value=np.nan)
-    lowest = -np.inf if already_log else 0.0
-    bad = ~np.isnan(values) & ((values < lowest) | np.isinf(values))
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        raise InvalidInputError(
-            f"{path}, line {row + 2}, column {tissues[column]!r}: {values[row, column]} is no "
-            f"{'finite number' if already_log else 'TPM; values on a log scale need --already-log'}."
-        )
-    return TargetTable(
-        path=path,
-        ids=[str(value) for value in table[id_column]],
-        genes=[str(value) for value in table[gene_column]] if gene_column else None,
-        tissues=tissues,
-        values=values if already_log else np.log1p(values),
-        unit=(unit or "as_given_log") if already_log else "log1p_tpm",
-        counts=Counter(
-            {"targets not measured": int(np.isnan(values).sum()), "targets measured": int((~np.isnan(values)).sum())}
-        ),
-    )
-
-
-def _check_target_columns(path: Path, table: pd.DataFrame, id_column: str, tissues: list[str]) -> None:
-    ids = table[id_column]
-    if ids.isna().any():
-        raise InvalidInputError(
-            f"{path}, line {int(ids.isna().to_numpy().argmax()) + 2}: empty {id_column}. Give every row its ID."
-        )
-    if ids.duplicated().any():
-        at = int(ids.duplicated().to_numpy().argmax())
-        raise InvalidInputError(f"{path}, line {at + 2}: {id_column} {ids.iloc[at]!r} comes twice. Give each one row.")
-    text = [name for name in tissues if not pd.api.types.is_numeric_dtype(table[name])]
-    if text:
-        numbers = pd.to_numeric(table[text[0]], errors="coerce")
-        at = int((numbers.isna() & table[text[0]].notna()).to_numpy().argmax())
-        raise InvalidInputError(
-            f"{path}, line {at + 2}, column {text[0]!r}: {table[text[0]].iloc[at]!r} is not a number. Mend it, or name "
-            f"columns that are not tissues (--gene-column, --drop-column; text in: {', '.join(text)})."
-        )
-    if not tissues:
-        raise InvalidInputError(f"{path} has no column beside IDs. Give one column of numbers a tissue.")

@@ -1,0 +1,1 @@
+"""Makes dataset directories: from a genome, the published IsoFormer table, FASTA files, or a simulation."""

@@ -1,0 +1,169 @@
+"""Assembles the rows of a dataset from an annotated genome: one row a transcript, in the order of the GTF."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from embedcache.annotation import Annotation, Transcript
+from embedcache.dataset import SAMPLE_COLUMNS
+from embedcache.dataset_write import DatasetWriter
+from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.genome import Genome, open_genome, window_bounds
+from embedcache.prepare.common import join_targets, target_frame
+from embedcache.splits import SplitRule
+from embedcache.tables import TargetTable
+from embedcache.transcripts import VERTEBRATE_MITOCHONDRIA, check_genetic_code, read_coding_sequence, splice
+
+__all__ = ["Assembled", "MissingContigs", "assemble", "choose_genetic_codes"]
+
+MissingContigs = Literal["error", "leave-out"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """The tables of a dataset and what goes into ``dataset.json`` about them."""
+
+    samples: pd.DataFrame
+    targets: pd.DataFrame | None
+    counts: Counter[str]
+    left_out: Counter[str]
+
+
+def choose_genetic_codes(contigs: set[str], asked: Mapping[str, int] | None) -> dict[str, int]:
+    """NCBI table of each contig that is not read with table 1.
+
+    Raises:
+        UnknownNameError: A contig that no transcript is on, or a table that does not exist.
+    """
+    codes = {contig: 2 for contig in VERTEBRATE_MITOCHONDRIA if contig in contigs}
+    for contig, code in (asked or {}).items():
+        if contig not in contigs:
+            raise UnknownNameError("contig", contig, contigs)
+        check_genetic_code(code)
+        codes[contig] = code
+    return codes
+
+
+def assemble(
+    writer: DatasetWriter,
+    annotation: Annotation,
+    genome: Path,
+    *,
+    targets: TargetTable | None,
+    strip_versions: bool,
+    dna_length: int,
+    genetic_codes: Mapping[str, int],
+    only_measured: bool,
+    missing_contigs: MissingContigs,
+    splits: SplitRule,
+) -> Assembled:
+    """Write all sequences of the transcripts and return their rows."""
+    counts, left_out = Counter(annotation.counts), Counter(annotation.left_out)
+    transcripts = list(annotation.transcripts.values())
+    values: NDArray[np.float64] | None = None
+    if targets is not None:
+        ids = [transcript.id for transcript in transcripts]
+        values, measured, joined = join_targets(targets, ids, strip_versions=strip_versions, where=str(annotation.path))
+        counts.update(joined)
+        left_out["rows of targets without transcript"] = len(targets.ids) - int(measured.sum())
+        if only_measured:
+            left_out["transcripts without targets"] = int((~measured).sum())
+            transcripts = [transcript for transcript, keep in zip(transcripts, measured, strict=True) if keep]
+            values = values[measured]
+    with open_genome(genome, writer.scratch) as opened:
+        present = _on_known_contigs(opened, annotation, transcripts, missing_contigs)
+        left_out["transcripts on contigs that the genome lacks"] = int((~present).sum())
+        transcripts = [transcript for transcript, keep in zip(transcripts, present, strict=True) if keep]
+        values = values[present] if values is not None else None
+        split_names = splits.assign(
+            [transcript.gene_id for transcript in transcripts],
+            chromosomes=[transcript.contig for transcript in transcripts],
+        )
+        rows = _Rows(
+            writer=writer,
+            genome=opened,
+            dna_length=dna_length,
+            genetic_codes=genetic_codes,
+            counts=counts,
+            left_out=left_out,
+        )
+        for transcript, split in tqdm(
+            zip(transcripts, split_names, strict=True), total=len(transcripts), desc="transcripts", disable=None
+        ):
+            rows.add(transcript, split)
+    samples = pd.DataFrame(rows.rows, columns=pd.Index(list(SAMPLE_COLUMNS)))
+    frame = None if values is None or targets is None else target_frame(values, targets.tissues)
+    return Assembled(samples=samples, targets=frame, counts=counts, left_out=left_out)
+
+
+def _on_known_contigs(
+    genome: Genome, annotation: Annotation, transcripts: list[Transcript], missing: MissingContigs
+) -> NDArray[np.bool_]:
+    present = np.array([transcript.contig in genome for transcript in transcripts], dtype=bool)
+    if (missing == "error" and not present.all()) or not present.any():
+        first = transcripts[int((~present).argmax())]
+        known = list(genome.contigs)
+        raise InvalidInputError(
+            f"{annotation.path}, line {first.line}: contig {first.contig!r} of {int((~present).sum())} transcripts is "
+            f"not in {genome.path}, whose contigs are {', '.join(known[:3])}{' ...' if len(known) > 3 else ''}. Give "
+            "the FASTA of the annotation, or leave such transcripts out with --missing-contigs leave-out."
+        )
+    return present
+
+
+@dataclass(slots=True, kw_only=True)
+class _Rows:
+    """Turns transcripts into rows one by one, and counts."""
+
+    writer: DatasetWriter
+    genome: Genome
+    dna_length: int
+    genetic_codes: Mapping[str, int]
+    counts: Counter[str]
+    left_out: Counter[str]
+    windows: dict[tuple[str, int, str], bytes] = field(default_factory=dict)  # isoforms of one TSS share a window
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, transcript: Transcript, split: str) -> None:
+        code = self.genetic_codes.get(transcript.contig, 1)
+        rna = splice(self.genome, transcript)
+        row: dict[str, Any] = {
+            "transcript_id": transcript.id,
+            "gene_id": transcript.gene_id,
+            "gene_name": transcript.gene_name,
+            "chromosome": transcript.contig,
+            "strand": transcript.strand,
+            "tss": transcript.tss + 1,
+            "biotype": transcript.biotype,
+            "genetic_code": code,
+            "split": split,
+            "dna_key": self._window(transcript),
+            "rna_key": self.writer.add("rna", rna),
+        }
+        if transcript.cds:
+            coding = read_coding_sequence(transcript, rna, code)
+            if coding.note:
+                self.counts[coding.note] += 1
+            if coding.protein is None:
+                self.left_out[f"protein: {coding.problem}"] += 1
+            else:
+                self.counts["proteins"] += 1
+                row["protein_key"] = self.writer.add("protein", coding.protein)
+                row["cds_start"], row["cds_end"] = coding.start, coding.end
+        self.rows.append(row)
+
+    def _window(self, transcript: Transcript) -> bytes:
+        place = (transcript.contig, transcript.tss, transcript.strand)
+        if place not in self.windows:
+            start, end = window_bounds(transcript.tss, transcript.strand, self.dna_length)
+            if start < 0 or end > self.genome.length(transcript.contig):
+                self.counts["DNA windows that leave their contig"] += 1
+            self.windows[place] = self.writer.add("dna", self.genome.window(*place, self.dna_length))
+        return self.windows[place]

@@ -1,0 +1,109 @@
+"""A dataset from a genome FASTA, a GTF and, if there is any, expression."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from embedcache.annotation import read_gtf
+from embedcache.dataset import Dataset, read_dataset
+from embedcache.dataset_write import DatasetWriter, made_by_same_command
+from embedcache.errors import InvalidInputError
+from embedcache.prepare.assemble import MissingContigs, assemble, choose_genetic_codes
+from embedcache.prepare.common import provenance, read_targets
+from embedcache.sequences import Modality
+from embedcache.splits import SplitError, SplitRule
+
+__all__ = ["check_dna_length", "prepare_genome"]
+
+
+def check_dna_length(length: int) -> None:
+    """A window has at least one base."""
+    if length < 1:
+        raise InvalidInputError(f"The DNA window has {length} bp. Give at least 1.")
+
+
+def prepare_genome(
+    *,
+    genome: Path,
+    gtf: Path,
+    output: Path,
+    expression: Path | None = None,
+    samples: Path | None = None,
+    tissue_column: str = "SMTSD",
+    already_log: bool = False,
+    target_unit: str | None = None,
+    id_column: str | None = None,
+    drop_columns: Sequence[str] = (),
+    strip_versions: bool = False,
+    dna_length: int = 12_288,
+    genetic_codes: Mapping[str, int] | None = None,
+    only_measured: bool = False,
+    missing_contigs: MissingContigs = "error",
+    splits: SplitRule | None = None,
+    encoders: Mapping[Modality, str] | None = None,
+) -> Dataset:
+    """Prepare a dataset from a genome; the same command again finds its dataset and does nothing.
+
+    Args:
+        genome: FASTA, plain or gzip-compressed.
+        gtf: Annotation of that assembly, in the dialect of GENCODE, Ensembl or RefSeq.
+        output: Directory to make.
+        expression: GCT file of TPM (then with ``samples``), or a table of transcripts by tissues.
+        samples: GTEx sample attributes.
+        tissue_column: Column of ``samples`` that names the tissue.
+        already_log: The table is on a log scale and is taken as it is.
+        target_unit: Unit of such values, for the record.
+        id_column: Column of transcript IDs in the table; the first without it.
+        drop_columns: Columns of the table that are no tissues.
+        strip_versions: Join IDs that differ in their version only.
+        dna_length: Length of the window in bp; the TSS is base ``dna_length // 2`` from 0 on its strand.
+        genetic_codes: NCBI table of a contig. Without it 2 for chrM, chrMT, MT and NC_012920.1, else 1.
+        only_measured: Leave out transcripts without expression.
+        missing_contigs: ``leave-out`` drops and counts transcripts on contigs that the genome lacks.
+        splits: How genes are split; 10 % validation and 10 % test without it.
+        encoders: Default encoder of a modality.
+    """
+    splits = splits or SplitRule()
+    check_dna_length(dna_length)
+    if splits.kind == "column":
+        raise SplitError("A genome has no column of splits. Split by fractions or by chromosomes.")
+    if only_measured and expression is None:
+        raise InvalidInputError("Only measured transcripts are wanted, but there is no expression. Give --expression.")
+    options = {
+        "tissue_column": tissue_column,
+        "already_log": already_log,
+        "target_unit": target_unit,
+        "id_column": id_column,
+        "drop_columns": list(drop_columns),
+        "strip_versions": strip_versions,
+        "dna_length": dna_length,
+        "genetic_codes": dict(genetic_codes or {}),
+        "only_measured": only_measured,
+        "missing_contigs": missing_contigs,
+        "splits": splits.options(),
+    }
+    info = provenance("genome", (genome, gtf, expression, samples), options, encoders)
+    if found := made_by_same_command(output, info):
+        return found
+    annotation = read_gtf(gtf)
+    codes = choose_genetic_codes({one.contig for one in annotation.transcripts.values()}, genetic_codes)
+    table_columns = {"id_column": id_column, "drop_columns": drop_columns}
+    targets = read_targets(
+        expression, samples, tissue_column, already_log=already_log, unit=target_unit, **table_columns
+    )
+    with DatasetWriter(output) as writer:
+        made = assemble(
+            writer,
+            annotation,
+            genome,
+            targets=targets,
+            strip_versions=strip_versions,
+            dna_length=dna_length,
+            genetic_codes=codes,
+            only_measured=only_measured,
+            missing_contigs=missing_contigs,
+            splits=splits,
+        )
+        info |= {"genetic_codes": codes, "target_unit": targets.unit if targets else None}
+        info |= {"counts": dict(made.counts + writer.counts), "left_out": dict(+made.left_out)}
+        writer.finish(info, made.samples, made.targets)
+    return read_dataset(output)

@@ -1,0 +1,138 @@
+"""Tables of targets: one row a transcript, one column a tissue, an empty cell where nothing was measured."""
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.sequences import open_text
+
+__all__ = ["TargetTable", "read_table", "read_target_table"]
+
+_NOT_MEASURED = ("", "NA", "NaN", "nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetTable:
+    """One row a transcript, one column a tissue; NaN = not measured."""
+
+    path: Path
+    ids: list[str]
+    tissues: list[str]
+    values: NDArray[np.float64]  # (transcripts, tissues)
+    unit: str
+    genes: list[str] | None = None
+    counts: Counter[str]
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table with every cell as text, empty ones as empty text, so that IDs stay as they are.
+
+    Parquet is known by its suffix and keeps its types; any other file is text, plain or gzip-compressed, with
+    tabs between fields, or commas if its first line has no tab.
+
+    Raises:
+        InvalidInputError: The file is missing, damaged, empty or not a table.
+    """
+    try:
+        if path.suffix == ".parquet":
+            open_text(path).close()
+            return pd.read_parquet(path)
+        with open_text(path) as file:
+            separator = "\t" if "\t" in file.readline() else ","
+        with open_text(path) as file:
+            return pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid, UnicodeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InvalidInputError(f"{path} is not a table: {reason}. Expected TSV, CSV or Parquet.") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InvalidInputError(f"{path} is cut or damaged: {error}. Copy or download it again.") from error
+
+
+def read_target_table(
+    path: Path,
+    *,
+    id_column: str | None = None,
+    gene_column: str | None = None,
+    drop_columns: Sequence[str] = (),
+    already_log: bool = False,
+    unit: str | None = None,
+) -> TargetTable:
+    """Read targets from a table: one row a transcript, one column a tissue, empty or NA = not measured.
+
+    Args:
+        path: TSV, CSV or Parquet.
+        id_column: Column of transcript IDs; the first column without it.
+        gene_column: Column of gene IDs, if the table has one.
+        drop_columns: Columns that are neither IDs nor tissues.
+        already_log: Values are on a logarithmic scale and stay as they are; otherwise they are TPM, and log1p
+            is taken.
+        unit: What values that are ``already_log`` are, for the record, such as ``log10_fpkm``.
+
+    Raises:
+        InvalidInputError: An ID that is empty or comes twice, a cell that is no number or no TPM; with the line.
+        UnknownNameError: A column that is not there.
+    """
+    table = read_table(path)
+    names = [str(name) for name in table.columns]
+    table.columns = pd.Index(names)
+    id_column = names[0] if id_column is None else id_column
+    named = [id_column, *([gene_column] if gene_column else []), *drop_columns]
+    for name in named:
+        if name not in names:
+            raise UnknownNameError(f"column of {path}:", name, names)
+    tissues = [name for name in names if name not in named]
+    if not tissues:
+        raise InvalidInputError(f"{path} has no column beside IDs. Give one column of numbers a tissue.")
+    ids = _ids(path, table, id_column)
+    values = np.stack([_numbers(path, table[name], name, already_log) for name in tissues], axis=1)
+    n_missing = int(np.isnan(values).sum())
+    return TargetTable(
+        path=path,
+        ids=ids,
+        genes=[str(value) for value in table[gene_column]] if gene_column else None,
+        tissues=tissues,
+        values=values if already_log else np.log1p(values),
+        unit=(unit or "as_given_log") if already_log else "log1p_tpm",
+        counts=Counter({"targets measured": values.size - n_missing, "targets not measured": n_missing}),
+    )
+
+
+def _ids(path: Path, table: pd.DataFrame, column: str) -> list[str]:
+    first: dict[str, int] = {}
+    for line, value in enumerate(table[column], start=2):
+        name = "" if pd.isna(value) else str(value)
+        if not name:
+            raise InvalidInputError(f"{path}, line {line}: empty {column}. Give every row its ID.")
+        if first.setdefault(name, line) != line:
+            raise InvalidInputError(f"{path}, line {line}: {column} {name!r} comes twice. Give each one row.")
+    return list(first)
+
+
+def _numbers(path: Path, cells: "pd.Series[str]", name: str, already_log: bool) -> NDArray[np.float64]:
+    """One column as float64, NaN where nothing was measured."""
+    missing = (cells.isna() | cells.isin(_NOT_MEASURED)).to_numpy(dtype=bool)
+    values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    bad = ~missing & ~np.isfinite(values)
+    if bad.any():
+        line = int(bad.argmax()) + 2
+        raise InvalidInputError(
+            f"{path}, line {line}, column {name!r}: {cells.iloc[line - 2]!r} is not a number. Mend it; or name the "
+            "column with --gene-column or --drop-column if it is no tissue."
+        )
+    negative = ~missing & (values < 0)
+    if negative.any() and not already_log:
+        line = int(negative.argmax()) + 2
+        raise InvalidInputError(
+            f"{path}, line {line}, column {name!r}: {values[line - 2]} is no TPM. Expected a number from 0 on; "
+            "values on a log scale need --already-log."
+        )
+    return values
