@@ -107,6 +107,15 @@ class Dataset:
         name = self.info.get("encoders", {}).get(_modality(modality))
         return None if name is None else str(name)
 
+    def summary(self) -> str:
+        """What the dataset holds and what was left out of it, one line each."""
+        lines = [f"{self.path}: {len(self.samples):,} transcripts, {len(self.tissues)} tissues"]
+        lines += [f"{n:>12,}  {name}" for name, n in self.info.get("counts", {}).items() if n]
+        lines += [f"{n:>12,}  left out: {reason}" for reason, n in self.info.get("left_out", {}).items() if n]
+        splits = self.samples["split"].value_counts()
+        lines.append("      splits  " + ", ".join(f"{name} {n:,}" for name, n in splits.items()))
+        return "\n".join(lines)
+
     def verify(self) -> None:
         """Read every file again and compare its digest.
 

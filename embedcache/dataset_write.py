@@ -181,12 +181,15 @@ def _check_samples(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_tables(path: Path, info: Mapping[str, Any], samples: pd.DataFrame, targets: pd.DataFrame | None) -> None:
-    pq.write_table(pa.Table.from_pandas(samples, sample_schema(), preserve_index=False), path / "samples.parquet")
+    schema = sample_schema()
+    # By way of Python objects: a column of nothing but missing values has no type of its own in pandas.
+    columns = [_with_none(samples[field.name], field.type) for field in schema]
+    pq.write_table(pa.table(columns, schema=schema), path / "samples.parquet")
     tissues = [] if targets is None else [str(name) for name in targets.columns]
     if targets is not None:
-        columns = [pa.array(targets.iloc[:, i].astype("float64"), from_pandas=True) for i in range(len(tissues))]
+        measured = [pa.array(targets.iloc[:, i].astype("float64"), from_pandas=True) for i in range(len(tissues))]
         ids = pa.array(samples["transcript_id"].tolist(), pa.string())
-        pq.write_table(pa.table([ids, *columns], ["transcript_id", *tissues]), path / "targets.parquet")
+        pq.write_table(pa.table([ids, *measured], ["transcript_id", *tissues]), path / "targets.parquet")
     files = {}
     for file in sorted(path.glob("*.parquet")):
         _flush(file)
@@ -195,6 +198,11 @@ def _write_tables(path: Path, info: Mapping[str, Any], samples: pd.DataFrame, ta
     text = json.dumps({**head, **info, "tissues": tissues, "files": files}, indent=2, ensure_ascii=False) + "\n"
     (path / "dataset.json").write_text(text, encoding="utf-8")
     _flush(path / "dataset.json")
+
+
+def _with_none(column: "pd.Series[Any]", kind: pa.DataType) -> pa.Array:
+    missing = column.isna().tolist()
+    return pa.array([None if gone else value for value, gone in zip(column.tolist(), missing, strict=True)], kind)
 
 
 def _flush(path: Path) -> None:

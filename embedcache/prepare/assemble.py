@@ -70,8 +70,9 @@ def assemble(
     values: NDArray[np.float64] | None = None
     if targets is not None:
         ids = [transcript.id for transcript in transcripts]
-        values, measured, joined = join_targets(targets, ids, strip_versions=strip_versions, where=str(annotation.path))
-        counts.update(joined)
+        joined = join_targets(targets, ids, strip_versions=strip_versions, where=str(annotation.path))
+        values, measured = joined.values, joined.measured
+        counts.update(joined.counts)
         left_out["rows of targets without transcript"] = len(targets.ids) - int(measured.sum())
         if only_measured:
             left_out["transcripts without targets"] = int((~measured).sum())

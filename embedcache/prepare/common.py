@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from embedcache.expression import read_gct
 from embedcache.sequences import Modality
 from embedcache.tables import TargetTable, read_target_table
 
-__all__ = ["join_targets", "provenance", "read_targets", "summary_lines", "target_frame", "without_version"]
+__all__ = [
+    "JoinedTargets",
+    "join_targets",
+    "provenance",
+    "read_targets",
+    "target_frame",
+    "without_version",
+]
 
 _VERSION = re.compile(r"\.\d+(?=$|_PAR_Y$)")
 _PACKAGES = ("numpy", "pandas", "pyarrow", "pyfaidx", "biopython")
@@ -67,9 +75,21 @@ def without_version(identifier: str) -> str:
     return _VERSION.sub("", identifier)
 
 
-def join_targets(
-    table: TargetTable, ids: Sequence[str], *, strip_versions: bool, where: str
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], Counter[str]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinedTargets:
+    """Targets in the order of the transcripts of a dataset."""
+
+    values: NDArray[np.float64]  # (transcripts, tissues); NaN without targets
+    rows: NDArray[np.intp]  # row of the target table, -1 without targets
+    counts: Counter[str]
+
+    @property
+    def measured(self) -> NDArray[np.bool_]:
+        """True for transcripts that the table has."""
+        return self.rows >= 0
+
+
+def join_targets(table: TargetTable, ids: Sequence[str], *, strip_versions: bool, where: str) -> JoinedTargets:
     """Bring the rows of a target table into the order of ``ids``.
 
     Args:
@@ -77,9 +97,6 @@ def join_targets(
         ids: Transcript IDs of the dataset.
         strip_versions: Also join IDs that differ in their version only; exact matches go first.
         where: What the IDs come from, for messages.
-
-    Returns:
-        Values (transcripts, tissues) with NaN for rows without targets; which rows have targets; counts.
 
     Raises:
         InvalidInputError: No ID is in both, or two rows would join one transcript.
@@ -108,7 +125,7 @@ def join_targets(
     counts["transcripts without targets"] = len(ids) - len(used)
     counts["IDs joined without version"] = len(used) - n_exact
     counts["IDs that would join without version"] = 0 if strip_versions else int(((loose >= 0) & (rows < 0)).sum())
-    return values, rows >= 0, counts
+    return JoinedTargets(values=values, rows=rows, counts=counts)
 
 
 def _join_without_version(table: TargetTable, ids: Sequence[str], exact: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -123,10 +140,3 @@ def _join_without_version(table: TargetTable, ids: Sequence[str], exact: NDArray
 def target_frame(values: NDArray[np.float64], tissues: Sequence[str]) -> pd.DataFrame:
     """Targets as ``write_dataset`` takes them."""
     return pd.DataFrame(values, columns=pd.Index(list(tissues)))
-
-
-def summary_lines(info: Mapping[str, Any]) -> list[str]:
-    """What a dataset holds and what was left out, one line each, for the command to print."""
-    lines = [f"{n:>10,}  {name}" for name, n in info.get("counts", {}).items() if n]
-    lines += [f"{n:>10,}  left out: {reason}" for reason, n in info.get("left_out", {}).items() if n]
-    return lines
