@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from embedcache.errors import InvalidSettingError
 from embedcache.ragged import Ragged
-from heads.config import InvalidSettingError
 
 __all__ = ["CrossAttention", "attend"]
 

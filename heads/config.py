@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self
 
-from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.sequences import MODALITIES, Modality
 
-__all__ = ["AGGREGATORS", "Centres", "InvalidSettingError", "ModelConfig", "TrainConfig"]
+__all__ = ["AGGREGATORS", "Centres", "ModelConfig", "TrainConfig"]
 
 Centres = Literal["all", "dna", "rna", "protein"]
 
@@ -16,10 +16,6 @@ AGGREGATORS: dict[str, str] = {
     "concat": "heads.aggregators:ConcatAggregator",
 }
 """Aggregators by name, and where their class is; a plug-in adds a line."""
-
-
-class InvalidSettingError(InvalidInputError):
-    """A setting is out of its range, or does not go with another one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embedcache.errors import InvalidSettingError
 from heads.aggregators import what_it_reads
-from heads.config import InvalidSettingError, TrainConfig
+from heads.config import TrainConfig
 from heads.data import CachedDataset, Rows, cut
 from heads.model import ExpressionModel
 

@@ -29,6 +29,9 @@ class ExpressionModel(nn.Module):
         self.config = config
         self.aggregator = build_aggregator(config, widths)
         self.head = nn.Linear(self.aggregator.features, n_tissues)
+        # it starts near the mean of each tissue: with thousands of inputs the usual scale starts with noise
+        nn.init.normal_(self.head.weight, std=0.1 / self.aggregator.features**0.5)
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, tokens: Mapping[Modality, Ragged]) -> Tensor:
         """Predict every tissue of every sample.
