@@ -25,7 +25,7 @@ from embedcache.encoders.tokens import (
 )
 from embedcache.encoders.weights import Weights, draw_normal, fill_weights, seed_of
 
-__all__ = ["GatedIntermediate", "load_v1", "load_v2"]
+__all__ = ["GatedIntermediate", "build_v1", "build_v2", "load_v1", "load_v2"]
 
 
 class GatedIntermediate(nn.Module):
@@ -43,22 +43,32 @@ class GatedIntermediate(nn.Module):
 
 
 def load_v1(spec: EncoderSpec, weights: Weights | None, device: str) -> PackedEncoder:
-    """Build version 1 in the architecture of the spec; weights None draws them from its seed."""
-    settings = {"position_embedding_type": "absolute", "max_position_embeddings": 1002, "token_dropout": True}
-    model = _model(spec, NT_V1_SPECIAL, settings)
+    """Version 1 in the architecture of the spec; weights None draws them from its seed."""
     # positions of the table begin one past the padding id
-    return _encoder(spec, model, weights, NT_V1_SPECIAL, device, first_position=NT_PAD + 1)
+    return _encoder(spec, build_v1(spec), weights, NT_V1_SPECIAL, device, first_position=NT_PAD + 1)
 
 
 def load_v2(spec: EncoderSpec, weights: Weights | None, device: str) -> PackedEncoder:
-    """Build version 2 in the architecture of the spec; weights None draws them from its seed."""
+    """Version 2 in the architecture of the spec; weights None draws them from its seed."""
+    return _encoder(spec, build_v2(spec), weights, NT_V2_SPECIAL, device, first_position=0)
+
+
+def build_v1(spec: EncoderSpec) -> Any:
+    """The network of version 1, its weights not set yet."""
+    settings = {"position_embedding_type": "absolute", "max_position_embeddings": 1002, "token_dropout": True}
+    return _model(spec, NT_V1_SPECIAL, settings)
+
+
+def build_v2(spec: EncoderSpec) -> Any:
+    """The network of version 2, its weights not set yet."""
     settings = {"position_embedding_type": "rotary", "max_position_embeddings": 2050, "token_dropout": False}
     model = _model(spec, NT_V2_SPECIAL, settings)
     feed_forward = spec.architecture["feed_forward"]
-    for layer in model.encoder.layer:
-        layer.intermediate = GatedIntermediate(spec.width, feed_forward)
-        layer.output.dense = nn.Linear(feed_forward, spec.width, bias=False)
-    return _encoder(spec, model, weights, NT_V2_SPECIAL, device, first_position=0)
+    with torch.random.fork_rng(devices=[]):
+        for layer in model.encoder.layer:
+            layer.intermediate = GatedIntermediate(spec.width, feed_forward)
+            layer.output.dense = nn.Linear(feed_forward, spec.width, bias=False)
+    return model
 
 
 def _model(spec: EncoderSpec, special: tuple[str, ...], settings: dict[str, Any]) -> Any:

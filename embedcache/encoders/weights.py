@@ -117,8 +117,8 @@ def draw_weights(model: nn.Module, seed: int) -> None:
     """Draw all parameters: embeddings with deviation 1, matrices with one over the root of their inputs.
 
     That keeps every block at the scale of its input: the letters stay visible behind the last layer, and
-    so does their context. The usual 0.02 of training would leave neither at small widths. Biases are 0,
-    normalisations 1.
+    so does their context. The usual 0.02 of training would leave neither at small widths. Queries and keys
+    are half as large again, else attention were close to a plain mean. Biases are 0, normalisations 1.
     """
     scales = {f"{prefix}.weight": 1.0 for prefix, module in model.named_modules() if isinstance(module, nn.Embedding)}
     for name, parameter in model.named_parameters():
@@ -126,6 +126,8 @@ def draw_weights(model: nn.Module, seed: int) -> None:
             parameter.fill_(1.0 if name.endswith("weight") else 0.0)
         else:
             scale = scales.get(name, parameter[0].numel() ** -0.5)
+            if name.endswith(("query.weight", "key.weight")):
+                scale *= 1.5
             parameter.copy_(draw_normal(parameter.shape, seed, name) * scale)
 
 
