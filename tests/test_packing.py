@@ -1,0 +1,90 @@
+"""Packs: who shares one, what the model is told, and that unsound packing is refused."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import EsmConfig, EsmModel
+
+from embedcache.encoders import packing
+from embedcache.encoders.packing import Vocabulary, check_packing, packed_attention
+from embedcache.encoders.tokens import esm_ids
+from embedcache.errors import EmbedCacheError
+
+ESM = Vocabulary(ids=esm_ids, before=0, after=2)
+
+
+def esm_model(**changes: Any) -> EsmModel:
+    settings: dict[str, Any] = {
+        "vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32, "hidden_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 128, "position_embedding_type": "rotary",
+        "max_position_embeddings": 256, "token_dropout": True, "emb_layer_norm_before": False,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    return EsmModel(EsmConfig(**(settings | changes)), add_pooling_layer=False).eval()
+
+
+def test_a_pack_keeps_its_budget_and_long_or_very_short_sequences_are_alone() -> None:
+    lengths = [3, 50, 90, 40, 200, 10]
+    order = [4, 2, 1, 3, 5, 0]
+    assert list(packing._packs(order, lengths, 100, 12)) == [[4], [2], [1, 3], [5], [0]]
+    assert list(packing._packs(order, lengths, 100, 0)) == [[4], [2], [1, 3, 5], [0]]
+    assert list(packing._packs(order, lengths, 1000, 0)) == [order]
+
+
+def test_positions_restart_and_equal_neighbours_share_a_call() -> None:
+    ids = [np.arange(3), np.arange(3), np.arange(2)]
+    vocabulary = Vocabulary(ids=esm_ids, before=0, first_position=2)
+    inputs = packing._inputs(ids, vocabulary, torch.device("cpu"))
+    assert inputs["position_ids"].tolist() == [[2, 3, 4, 2, 3, 4, 2, 3]]
+    assert inputs["runs"] == [(3, 2), (2, 1)]
+    assert inputs["bounds"].tolist() == [0, 3, 6, 8]
+    assert inputs["longest"] == 3
+
+
+def test_attention_stays_within_each_sequence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 9, 8, generator=generator) for _ in range(3))
+    got, _ = packed_attention(torch.nn.Identity(), q, k, v, None, scaling=0.5, runs=[(2, 3), (3, 1)])
+    for start, stop in ((0, 2), (2, 4), (4, 6), (6, 9)):
+        part = slice(start, stop)
+        scores = (q[:, :, part] @ k[:, :, part].transpose(2, 3) * 0.5).softmax(-1)
+        want = (scores @ v[:, :, part]).transpose(1, 2)
+        assert torch.allclose(got[:, part], want, atol=1e-6)
+
+
+def test_a_model_that_packs_is_left_on_packed_attention_with_all_its_layers() -> None:
+    model = esm_model(num_hidden_layers=3)
+    assert check_packing(model, ESM, "test") <= 1e-6
+    assert model.config._attn_implementation == packing.ATTENTION
+    assert len(model.encoder.layer) == 3
+
+
+def test_learned_positions_that_begin_in_the_wrong_place_are_refused() -> None:
+    model = esm_model(position_embedding_type="absolute")
+    assert check_packing(model, Vocabulary(ids=esm_ids, before=0, first_position=2), "test") <= 1e-6
+    with pytest.raises(EmbedCacheError, match="Encoder test: packed and single runs differ"):
+        check_packing(model, ESM, "test")
+
+
+def test_attention_that_leaks_between_sequences_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "ATTENTION", "sdpa")  # all tokens of a pack see each other
+    with pytest.raises(EmbedCacheError, match="would depend on the batch"):
+        check_packing(esm_model(), ESM, "test")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_gpu_gives_the_numbers_of_the_cpu_within_tolerance(dtype: Any) -> None:
+    from embedcache.encoders.registry import load_encoder
+
+    for name, modality, letters in (("esm2-8m", "protein", "LAGVSERT"), ("nt-v2-50m", "rna", "ACGT")):
+        draw = np.random.default_rng(0)
+        sequences = ["".join(draw.choice(list(letters), size=n)) for n in (700, 700, 60, 9, 1)]
+        want = load_encoder(name, modality, random_init=0).encode(sequences)
+        got = load_encoder(name, modality, random_init=0, dtype=dtype, device="cuda").encode(sequences)
+        for one, other in zip(want, got, strict=True):
+            assert np.linalg.norm(one - other) < {"float32": 1e-4}.get(dtype, 0.03) * np.linalg.norm(one)
