@@ -87,7 +87,8 @@ def ridge_predictions(
         Predictions (rows, K) and the penalty, None without features.
     """
     if not features.shape[1]:
-        return np.broadcast_to(np.nanmean(targets[train], axis=0), (len(rows), targets.shape[1])).copy(), None
+        mean = np.nanmean(targets[train], axis=0).round(12)  # 0 on the z-scale, not rounding errors with a rank
+        return np.broadcast_to(mean, (len(rows), targets.shape[1])).copy(), None
     asked = np.concatenate([validation, rows])
     predicted = _ridge_path(features, targets, train, asked)  # (alphas, asked, K)
     r2 = [mean_defined(r2_columns(targets[validation], p[: len(validation)])) for p in predicted]

@@ -70,24 +70,28 @@ class CachedDataset(torch.utils.data.Dataset[Sample]):
     ``batches`` instead, which is faster.
 
     Args:
-        dataset: Rows and targets. Without targets every cell is unmeasured and K is the scaler's, or 0.
+        dataset: Rows and targets.
         sources: Tokens of each modality that is read.
         scaler: Takes targets to the z-scale; None leaves them as they are.
+        targets: False to read tokens only, with K = 0; so it is too where the dataset has no targets.
     """
 
     def __init__(
-        self, dataset: Dataset, sources: Mapping[Modality, TokenSource], scaler: TissueScaler | None = None
+        self,
+        dataset: Dataset,
+        sources: Mapping[Modality, TokenSource],
+        scaler: TissueScaler | None = None,
+        *,
+        targets: bool = True,
     ) -> None:
         self.dataset, self.sources = dataset, dict(sources)
         self.lengths: Rows = np.sum([source.lengths for source in self.sources.values()], axis=0, dtype=np.int64)
         """Tokens of each row over all modalities."""
-        n_tissues = len(scaler.tissues) if scaler else 0
-        targets = (
-            np.full((len(dataset.samples), n_tissues), np.nan)
-            if dataset.targets is None
-            else dataset.targets.to_numpy(dtype=np.float64)
-        )
-        self.targets: NDArray[np.float64] = targets if scaler is None else scaler.apply(targets)
+        known = np.zeros((len(dataset.samples), 0))
+        if targets and dataset.targets is not None:
+            known = dataset.targets.to_numpy(dtype=np.float64)
+            known = known if scaler is None else scaler.apply(known)
+        self.targets: NDArray[np.float64] = known
         """(rows, K), on the z-scale if there is a scaler; NaN where not measured."""
 
     def __len__(self) -> int:
@@ -96,7 +100,7 @@ class CachedDataset(torch.utils.data.Dataset[Sample]):
     def __getitem__(self, row: int) -> Sample:
         where = np.array([row], dtype=np.int64)
         tokens = {m: source.packed(where).values for m, source in self.sources.items()}
-        return Sample(row=row, tokens=tokens, targets=torch.from_numpy(self.targets[row]).float())
+        return Sample(row=row, tokens=tokens, targets=torch.tensor(self.targets[row], dtype=torch.float32))
 
     def batches(
         self,

@@ -6,7 +6,6 @@ Shapes: N rows of a dataset, F features.
 from collections import defaultdict
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from embedcache.dataset import Dataset
@@ -54,7 +53,7 @@ def composition_features(dataset: Dataset) -> Array:
     blocks: list[Array] = []
     for modality in dataset.modalities:
         blocks += _shares(dataset, modality)
-        lacks = dataset.samples[f"{modality}_key"].isna().to_numpy(dtype=np.float64)
+        lacks = np.array([key is None for key in dataset.keys(modality)], dtype=np.float64)
         if lacks.any():
             blocks.append(lacks[:, None])
     return np.concatenate(blocks, axis=1)
@@ -103,8 +102,8 @@ def _shares(dataset: Dataset, modality: Modality) -> list[Array]:
 
 def _cds_bounds(dataset: Dataset) -> tuple[Array, Array]:
     """Start and end of the CDS of each row as floats, NaN where there is none."""
-    start, end = (
-        pd.array(dataset.samples[name], dtype="Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+    bounds: list[Array] = [
+        np.asarray(dataset.samples[name].astype("Float64").to_numpy(np.float64, na_value=np.nan), np.float64)
         for name in ("cds_start", "cds_end")
-    )
-    return start, end
+    ]
+    return bounds[0], bounds[1]

@@ -1,0 +1,124 @@
+"""Predicting expression for any dataset whose sequences are in the cache."""
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedcache.dataset import read_dataset
+from embedcache.errors import InvalidInputError
+from embedcache.store.files import sync_directory
+from heads.data import CachedDataset
+from heads.inference import predict_rows
+from heads.setup import provenance
+from heads.trained import load_trained
+
+__all__ = ["PredictResult", "predict"]
+
+_ENTRY = b"isoheads"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictResult:
+    """What ``predict`` wrote."""
+
+    output: Path
+    n_transcripts: int
+    n_tissues: int
+    lacking: dict[str, int]
+    """Transcripts without each modality that the model reads."""
+    labels: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lacking = "; ".join(f"{count:,} without {modality}" for modality, count in self.lacking.items() if count)
+        label = f" [{'; '.join(self.labels)}]" if self.labels else ""
+        return (
+            f"{self.output}: {self.n_transcripts:,} transcripts x {self.n_tissues} tissues, in the units of the "
+            f"targets (log1p TPM){f' ({lacking})' if lacking else ''}{label}"
+        )
+
+
+def predict(
+    run: Path | str, dataset: Path | str, cache: Path | str, output: Path | str, *, device: str = "auto"
+) -> PredictResult:
+    """Predict every transcript of a dataset, with or without targets, and write a Parquet file.
+
+    The file has transcript_id, gene_id and one float64 column a tissue, rows in the order of the dataset. A transcript
+    without a modality is predicted from the others; one without any gets what the model gives to no input.
+
+    Args:
+        run: Directory of a finished run.
+        dataset: Directory that ``embedcache prepare`` wrote.
+        cache: Root of a cache with the encoders of the run.
+        output: File to write; an older file of predictions is replaced.
+        device: Where the model runs.
+
+    Raises:
+        CheckpointError: The run is missing, unfinished or damaged.
+        CacheMismatchError: The cache has embeddings of another encoder.
+        CacheIncompleteError: Sequences are not in the cache.
+        InvalidInputError: The output is a file of something else, or cannot be written.
+    """
+    trained, opened, output = load_trained(run, device), read_dataset(dataset), Path(output)
+    _check_output(output)
+    sources = trained.sources(opened, Path(cache))
+    data = CachedDataset(opened, sources, targets=False)
+    rows = np.arange(len(data), dtype=np.int64)
+    predictions = trained.scaler.undo(predict_rows(trained.model, data, rows, trained.config))  # (rows, K)
+    columns = {name: pa.array(opened.samples[name].tolist(), pa.string()) for name in ("transcript_id", "gene_id")}
+    columns |= {name: pa.array(predictions[:, k]) for k, name in enumerate(trained.scaler.tissues)}
+    story = {
+        "run": str(trained.directory.path.absolute()),
+        "best_epoch": trained.best_epoch,
+        "labels": list(trained.labels),
+        "encoders": trained.description["encoders"],
+        "trained_on": trained.description["dataset"]["digest"],
+        "dataset": {"path": str(opened.path.absolute()), "digest": opened.digest},
+        "units": "units of the training targets, log1p of mean TPM",
+        "software": provenance(),
+    }
+    table = pa.table(list(columns.values()), names=list(columns))
+    _write(table.replace_schema_metadata({_ENTRY: json.dumps(story)}), output)
+    return PredictResult(
+        output=output,
+        n_transcripts=len(data),
+        n_tissues=len(trained.scaler.tissues),
+        lacking={modality: int((source.lengths == 0).sum()) for modality, source in sources.items()},
+        labels=trained.labels,
+    )
+
+
+def _check_output(output: Path) -> None:
+    """Refuse to replace a file that is not ours."""
+    if not output.exists():
+        return
+    try:
+        ours = _ENTRY in (pq.read_schema(output).metadata or {})
+    except (OSError, pa.ArrowInvalid):
+        ours = False
+    if not ours:
+        raise InvalidInputError(f"{output} exists and holds no predictions. Choose another output, or remove it.")
+
+
+def _write(table: pa.Table, output: Path) -> None:
+    """Write under a hidden name, flush, then rename: nobody sees half a file."""
+    temporary = output.with_name(f".{output.name}.{secrets.token_hex(8)}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            pq.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(output)
+        sync_directory(output.parent)
+    except OSError as error:
+        raise InvalidInputError(
+            f"{output} cannot be written: {error.strerror or error}. Choose another output, or free space."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""A finished run, opened to be scored or used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embedcache.dataset import Dataset, read_dataset
+from embedcache.errors import CacheMismatchError, InvalidInputError
+from embedcache.sequences import Modality
+from embedcache.store import EmbeddingStore, find_store, list_stores
+from heads.checkpoint import CheckpointError, read_tensors
+from heads.config import ModelConfig, TrainConfig
+from heads.directory import RunDirectory
+from heads.inference import choose_device
+from heads.model import ExpressionModel
+from heads.rng import PrivateRng
+from heads.scaling import TissueScaler
+from heads.setup import Study, open_study
+from heads.sources import AbsentSource, CachedSource, TokenSource, build_command
+
+__all__ = ["TrainedRun", "load_trained"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRun:
+    """The best model of a run, and what it was."""
+
+    directory: RunDirectory
+    description: Mapping[str, Any]
+    """``config.json``."""
+    model: ExpressionModel
+    config: TrainConfig
+    scaler: TissueScaler
+    best_epoch: int
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Words that stand beside every result, such as ``simulated``."""
+        return tuple(self.description["labels"])
+
+    def study(self, dataset: Path | None = None, cache: Path | None = None) -> Study:
+        """Open the dataset and the stores that the run was trained on.
+
+        Raises:
+            InvalidInputError: There is no such dataset there, or another one.
+            CacheMismatchError: The cache has embeddings of another encoder.
+        """
+        path = dataset or Path(self.description["dataset"]["path"])
+        found, wanted = read_dataset(path).digest, self.description["dataset"]["digest"]
+        if found != wanted:
+            raise InvalidInputError(
+                f"{path} is not the dataset of {self.directory.path}: its content has digest {found[:12]}, expected "
+                f"{wanted[:12]}. Give the dataset that the run was trained on, or train a run on this one."
+            )
+        cache = cache or Path(self.description["cache"])
+        encoders = {m: self.find_store(cache, m).name for m in self.model.config.modalities}
+        study = open_study(path, cache, self.model.config, encoders)
+        assert study.scaler == self.scaler, "the same training rows give the same scaler"
+        return study
+
+    def sources(self, dataset: Dataset, cache: Path) -> dict[Modality, TokenSource]:
+        """Tokens of any dataset, from stores of the encoders that the run was trained on.
+
+        Raises:
+            CacheMismatchError: The cache has embeddings of another encoder.
+            CacheIncompleteError: Sequences of the dataset are not in the cache.
+        """
+        sources: dict[Modality, TokenSource] = {}
+        for modality in self.model.config.modalities:
+            encoder = self.description["encoders"][modality]
+            if modality in dataset.modalities:
+                store = EmbeddingStore.open(self.find_store(cache, modality))
+                mend = build_command(dataset, cache, modality, encoder["name"])
+                sources[modality] = CachedSource(store, dataset.keys(modality), mend)
+            else:
+                sources[modality] = AbsentSource(encoder["width"], len(dataset.samples))
+        return sources
+
+    def find_store(self, cache: Path, modality: Modality) -> Path:
+        """The store in a cache whose encoder is the run's, by digest."""
+        encoder = self.description["encoders"][modality]
+        for path in list_stores(cache, modality):
+            if path.name.endswith(encoder["digest"]) and EmbeddingStore.open(path).spec.digest == encoder["digest"]:
+                return path
+        others = [path.name for path in list_stores(cache, modality)]
+        if not others:
+            return find_store(cache, modality, encoder["directory"])  # says that nothing was built
+        raise CacheMismatchError(
+            f"{cache} has {modality} embeddings of {', '.join(others)}; {self.directory.path} was trained on "
+            f"{encoder['directory']}. Run `embedcache build --modality {modality} --encoder {encoder['name']}` with "
+            "the settings of that store."
+        )
+
+
+def load_trained(run: Path | str, device: str = "auto") -> TrainedRun:
+    """Open a finished run.
+
+    Raises:
+        CheckpointError: There is no run, it is not finished, or its files are damaged.
+    """
+    directory = RunDirectory(run)
+    description = directory.read_config()
+    if not directory.model.exists():
+        raise CheckpointError(
+            f"{directory.path} is not finished: it has no {directory.model.name}. "
+            "Run its `heads train` command again to go on."
+        )
+    tensors, values = read_tensors(directory.model)
+    widths = {modality: encoder["width"] for modality, encoder in description["encoders"].items()}
+    config = ModelConfig.from_json(description["model"])
+    with PrivateRng(0, torch.device("cpu")).active():  # weights are drawn and replaced; the caller's stream stays
+        model = ExpressionModel(config, widths, len(description["tissues"]))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{directory.model} does not fit {directory.config.name}: {str(error).splitlines()[0]} Train the run again."
+        ) from error
+    return TrainedRun(
+        directory=directory,
+        description=description,
+        model=model.to(choose_device(device)).eval(),
+        config=TrainConfig.from_json(description["training"]),
+        scaler=TissueScaler.from_json(description["scaler"]),
+        best_epoch=values["best_epoch"],
+    )
