@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from embedcache.encoders.output import to_arrays
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import EmbedCacheError
 from embedcache.ragged import Ragged
@@ -73,16 +74,7 @@ class PackedEncoder:
         if not sequences:
             return []
         with torch.inference_mode():
-            packed = self.encode_packed(sequences)
-            values = packed.values.float()
-            finite = values.isfinite().all(dim=1)
-            if not finite.all():
-                raise EmbedCacheError(
-                    f"Encoder {self.spec.name} gave values that are not finite for {int((~finite).sum())} of "
-                    f"{len(finite)} tokens in {self.spec.compute_dtype}. Compute in float32 or bfloat16, or check "
-                    "the weights."
-                )
-            return np.split(values.cpu().numpy(), packed.offsets[1:-1].tolist())
+            return to_arrays(self.spec, self.encode_packed(sequences))
 
     def encode_packed(self, sequences: Sequence[str]) -> Ragged:
         """Embed sequences, at least one, on the device and in the compute dtype, open to gradients.

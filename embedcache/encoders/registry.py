@@ -224,6 +224,8 @@ def _layer(found: EncoderCard, wanted: int) -> int:
     layer = wanted + 1 + found.layers if wanted < 0 else wanted
     if wanted == -1 or layer == found.layers:
         return -1
+    if not found.any_layer:
+        raise InvalidInputError(f"Encoder {found.name} gives its last layer only, not {wanted}. Give -1.")
     if not 1 <= layer < found.layers:
         raise InvalidInputError(
             f"Encoder {found.name} has no layer {wanted}. Give 1 to {found.layers}, or -1 for the last."
