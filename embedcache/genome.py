@@ -43,7 +43,8 @@ class Genome:
             faidx = Faidx(str(plain), indexname=str(index))
         except FastaIndexingError as error:
             raise InvalidInputError(
-                f"{source} cannot be indexed: {str(error).splitlines()[0]} Wrap all lines of a record at one width."
+                f"{source} cannot be indexed: {str(error).splitlines()[0]} "
+                "Give FASTA with the lines of a record wrapped at one width."
             ) from error
         except ValueError as error:
             raise InvalidInputError(f"{source}: {str(error).splitlines()[0]}. Give each contig its own ID.") from error

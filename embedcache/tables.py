@@ -1,5 +1,6 @@
 """Tables of targets: one row a transcript, one column a tissue, an empty cell where nothing was measured."""
 
+import csv
 import gzip
 import zlib
 from collections import Counter
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from embedcache.errors import InvalidInputError, UnknownNameError
@@ -42,19 +44,38 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         InvalidInputError: The file is missing, damaged, empty or not a table.
     """
+    open_text(path).close()  # one text for a missing or unreadable file
     try:
-        if path.suffix == ".parquet":
-            open_text(path).close()
-            return pd.read_parquet(path)
-        with open_text(path) as file:
-            separator = "\t" if "\t" in file.readline() else ","
-        with open_text(path) as file:
-            return pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pa.ArrowInvalid, UnicodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InvalidInputError(f"{path} is not a table: {reason}. Expected TSV, CSV or Parquet.") from error
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_text_table(path)
+    except (pa.ArrowInvalid, UnicodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInputError(f"{path} is not a table: {reason[:200]}. Expected TSV, CSV or Parquet.") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInputError(f"{path} is cut or damaged: {error}. Copy or download it again.") from error
+    table.columns = pd.Index([str(name) for name in table.columns])
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise InvalidInputError(f"{path}: column {twice!r} comes twice. Give each column its own name.")
+    return table
+
+
+def _read_text_table(path: Path) -> pd.DataFrame:
+    """Arrow's reader, because it refuses rows of another length where others fill or cut them."""
+    with open_text(path) as file:
+        header = file.readline()
+    separator = "\t" if "\t" in header else ","
+    names = next(csv.reader([header.removeprefix("\ufeff")], delimiter=separator), [])
+    with open_text(path) as file:
+        table = pacsv.read_csv(
+            file.buffer,  # type: ignore[attr-defined]
+            read_options=pacsv.ReadOptions(use_threads=False),  # names the row in its errors
+            parse_options=pacsv.ParseOptions(delimiter=separator),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+            ),
+        )
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
 
 
 def read_target_table(
@@ -83,7 +104,6 @@ def read_target_table(
     """
     table = read_table(path)
     names = [str(name) for name in table.columns]
-    table.columns = pd.Index(names)
     id_column = names[0] if id_column is None else id_column
     named = [id_column, *([gene_column] if gene_column else []), *drop_columns]
     for name in named:

@@ -90,7 +90,7 @@ def test_a_genome_is_read_in_any_form(tmp_path: Path, kind: str) -> None:
     [
         (b"", "is empty"),
         (b">one\nACGT\n>one\nACGT\n", "one"),
-        (b">one\nACG\nACGTA\nACG\n", "Wrap all lines"),
+        (b">one\nACG\nACGTA\nACG\n", "wrapped at one width"),
         (b"ACGT\n", "g.fa"),
         (gzip.compress(b">one\n" + b"ACGT" * 1000)[:-12], "cut or damaged"),
     ],
