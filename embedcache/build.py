@@ -44,6 +44,14 @@ class BuildReport:
     """Sequences embedded now that the crop rule shortened."""
     seconds: float
 
+    def __str__(self) -> str:
+        rate = f", {self.tokens / self.seconds:,.0f} tokens a second" if self.computed else ""
+        return (
+            f"{self.computed:,} of {self.distinct:,} distinct sequences embedded ({self.tokens:,} tokens) in "
+            f"{self.seconds:.1f} s{rate}; {self.distinct - self.computed:,} were there, {self.repeated:,} records "
+            f"repeat another's sequence, {self.cropped:,} were cropped.\n{self.store}"
+        )
+
 
 def build_cache(
     records: Iterable[SequenceRecord],

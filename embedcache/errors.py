@@ -3,6 +3,7 @@
 EmbedCacheError
 ├── InvalidSequenceError   (also ValueError)   a letter, a record or a length that is not allowed
 ├── InvalidInputError      (also ValueError)   a file or a table that is not what it should be
+│   └── InvalidSettingError                    a setting out of its range; wrong usage, exit code 2
 ├── UnknownNameError       (also LookupError)  an encoder, a tissue, a column that does not exist
 ├── MissingDependencyError (also ImportError)  an optional package or downloaded weights that are not here
 └── CacheError                                 a store on disk
@@ -22,6 +23,7 @@ __all__ = [
     "EmbedCacheError",
     "InvalidInputError",
     "InvalidSequenceError",
+    "InvalidSettingError",
     "MissingDependencyError",
     "UnknownNameError",
 ]
@@ -36,7 +38,11 @@ class InvalidSequenceError(EmbedCacheError, ValueError):
 
 
 class InvalidInputError(EmbedCacheError, ValueError):
-    """An input file, a table or a setting is not what it should be."""
+    """An input file or a table is not what it should be."""
+
+
+class InvalidSettingError(InvalidInputError):
+    """A setting is out of its range, or does not go with another one; the commands exit with code 2."""
 
 
 class UnknownNameError(EmbedCacheError, LookupError):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from embedcache.dataset import read_dataset
 from embedcache.encoders.registry import encoder_spec, load_encoder
 from embedcache.encoders.spec import Encoder
+from embedcache.info import format_bytes
 from embedcache.modality import EncoderOptions, choose_encoder, dataset_records, resolve_device
 from embedcache.plan import Plan, make_plan
 from embedcache.sequences import Modality
@@ -43,6 +44,20 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        time_line = "time       not tried"
+        if self.seconds is not None:
+            time_line = (
+                f"time       about {_duration(self.seconds)} on {self.device} (from {self.trial_tokens:,} tokens tried)"
+            )
+        return (
+            f"encoder    {self.encoder}\n"
+            f"sequences  {self.sequences:,} distinct {self.modality} ({self.repeated:,} repeated, "
+            f"{self.cropped:,} to be cropped, longest {self.longest_tokens:,} tokens)\n"
+            f"tokens     {self.tokens:,}\n"
+            f"disk       {format_bytes(self.size_bytes)} in about {self.shards:,} shards\n{time_line}"
+        )
 
 
 def estimate_modality(
@@ -77,7 +92,7 @@ def estimate_modality(
             place = resolve_device(device)
             loaded = load_encoder(name, modality, **drawn, device=place)
             seconds, trial_tokens = _trial(plan, loaded, trial_seconds)
-    layout = Layout(spec=spec, shard_rows=max(SHARD_BYTES // (INNER_ROWS * spec.width * 2), 1) * INNER_ROWS)
+    size_bytes = plan.total_tokens * Layout(spec=spec, shard_rows=INNER_ROWS).row_bytes
     return Estimate(
         encoder=name,
         modality=modality,
@@ -86,8 +101,8 @@ def estimate_modality(
         cropped=plan.cropped,
         tokens=plan.total_tokens,
         longest_tokens=max(plan.lengths, default=0),
-        size_bytes=plan.total_tokens * layout.row_bytes,
-        shards=-(-plan.total_tokens * layout.row_bytes // SHARD_BYTES),
+        size_bytes=size_bytes,
+        shards=-(-size_bytes // SHARD_BYTES),
         seconds=seconds,
         device=place,
         trial_tokens=trial_tokens,
@@ -112,8 +127,8 @@ def _trial(plan: Plan, encoder: Encoder, trial_seconds: float) -> tuple[float, i
 
 
 def _spread(n: int) -> list[int]:
-    """Ranks 0 to n - 1 such that any beginning of the list is spread over all: largest, smallest, middle, ..."""
-    order, step = [n - 1, 0], n
+    """Ranks from 0 to n - 1 such that any beginning of the list is spread over all of them."""
+    order, step = [n // 2, 0, n - 1], n
     while step > 1 and len(order) < min(n, 64):
         order += range(step // 2, n, step)
         step //= 2
@@ -126,3 +141,11 @@ def _seconds_a_token(tokens: NDArray[np.int64], seconds: NDArray[np.float64]) ->
     lengths, first = np.unique(tokens[order], return_index=True)
     rates = [float(np.median(part)) for part in np.split((seconds / tokens)[order], first[1:])]
     return lambda n_tokens: np.interp(n_tokens, lengths, rates)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, minutes, hours or days, whichever reads best."""
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

@@ -1,5 +1,6 @@
 """The subcommands of ``heads``. Each one translates its options and calls one public function."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -87,11 +88,17 @@ def train(
 @app.command()
 def evaluate(
     run: RunOption = Path("runs/run"),
+    dataset: Annotated[Path | None, typer.Option(help="Where the dataset of the run is, if it was moved.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where its cache is, if it was moved.")] = None,
     device: DeviceOption = "auto",
+    resamples: Annotated[int, typer.Option(min=100, help="Draws of genes for the intervals.")] = 2000,
     as_json: JsonOption = False,
 ) -> None:
     """Score the test rows of a finished run, once, beside its baselines."""
-    raise NotImplementedError
+    from heads.evaluate import evaluate
+
+    found = evaluate(run, dataset=dataset, cache=cache, device=device, resamples=resamples)
+    print(json.dumps(found.to_json(), indent=1) if as_json else found)
 
 
 @app.command()
@@ -102,8 +109,10 @@ def predict(
     output: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("predictions.parquet"),
     device: DeviceOption = "auto",
 ) -> None:
-    """Predict expression of every transcript of a dataset, in log1p TPM, with its IDs."""
-    raise NotImplementedError
+    """Predict the expression of every transcript of a dataset, on the scale of the targets, with its IDs."""
+    from heads.predict import predict
+
+    print(predict(run, dataset, cache, output, device=device))
 
 
 def _modalities(text: str) -> tuple[Modality, ...]:

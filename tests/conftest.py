@@ -1,9 +1,12 @@
 """Fixtures of all tests. No network, no GPU; real data are read where they lie and skipped where they are missing."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do, before anything imports torch
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,47 @@
+"""The two commands, ``embedcache`` and ``heads``: which subcommands they have, and how they end.
+
+Exit codes: 0 done, 1 something found on the way was wrong (one line says what, where and what to do), 2 wrong
+usage, 128 + n stopped cleanly by signal n (130 Ctrl-C, 143 SIGTERM). Anything else is our bug and keeps its traceback.
+"""
+
+import logging
+import os
+import sys
+
+import typer
+
+from embedcache.commands import app as embedcache_app
+from embedcache.errors import EmbedCacheError, InvalidSettingError
+from embedcache.interrupt import StoppedError
+from heads.commands import app as heads_app
+
+__all__ = ["embedcache", "heads"]
+
+
+def embedcache() -> None:
+    """Entry point of ``embedcache``."""
+    _run(embedcache_app)
+
+
+def heads() -> None:
+    """Entry point of ``heads``."""
+    _run(heads_app)
+
+
+def _run(app: typer.Typer) -> None:
+    # before torch is imported: threads that spin at barriers made a build ten times slower on two busy cores
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except StoppedError as error:
+        sys.exit(_say(error, 128 + error.signal_number))
+    except InvalidSettingError as error:
+        sys.exit(_say(error, 2))
+    except EmbedCacheError as error:
+        sys.exit(_say(error, 1))
+
+
+def _say(error: EmbedCacheError, code: int) -> int:
+    print(f"error: {error}" if code < 128 else str(error), file=sys.stderr)
+    return code
