@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from torch import Tensor
 from embedcache.encoders import nt
 from embedcache.encoders.cards import CARDS, TINY_ENCODERS
 from embedcache.encoders.packing import PackedEncoder
-from embedcache.encoders.registry import EncoderCard, load_encoder, register_encoder
-from embedcache.encoders.tokens import ESM_CLS, ESM_EOS, NT_CLS, esm_ids, nt_ids
+from embedcache.encoders.registry import EncoderCard, encoder_spec, load_encoder, register_encoder
+from embedcache.encoders.tokens import ESM_CLS, ESM_EOS, NT_CLS, esm_ids
 from embedcache.errors import EmbedCacheError
 from embedcache.sequences import MODALITIES, Modality
 
@@ -22,12 +23,9 @@ PROTEIN, BASES = "LAGVSERTIDPKQNFYMHWCXBUZOJ", "ACGTACGTACGTN"
 LENGTHS = [1, 7, 40, 40, 3, 250, 90, 40, 12, 601, 6, 2, 4, 5, 8, 9, 10, 11, 18, 30, 36, 60, 66]
 
 
-def small(name: str, family: str, **changes: Any) -> EncoderCard:
+def small(name: str, family: str) -> EncoderCard:
     """A card with the architecture of a family in a size for tests."""
-    from dataclasses import replace
-
-    shape = {"width": 96, "layers": 3, "heads": 4, "feed_forward": 192}
-    return replace(CARDS[family], name=name, repository="nobody/nothing", from_memory=False, **(shape | changes))
+    return replace(CARDS[family], name=name, width=96, layers=3, heads=4, feed_forward=192)
 
 
 FAMILIES = {
@@ -120,36 +118,49 @@ def test_a_layer_in_the_middle_is_the_hidden_state_of_that_name(name: str) -> No
     assert torch.equal(torch.from_numpy(got), states[2][0, 1 : None if vocabulary.after is None else -1])
 
 
-def test_nt_v2_equals_an_implementation_from_its_description() -> None:
-    encoder = load_small("test-nt-v2")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_equals_an_implementation_from_its_description(name: str) -> None:
+    encoder = load_small(name)
     with torch.no_grad():  # so that a bias forgotten, or one too many, shows
-        for name, parameter in encoder.model.named_parameters():
+        for key, parameter in encoder.model.named_parameters():
             if parameter.ndim == 1:
-                parameter.add_(torch.linspace(-0.3, 0.3, len(parameter)) * (1 + len(name) % 3))
+                parameter.add_(torch.linspace(-0.3, 0.3, len(parameter)) * (1 + len(key) % 3))
+    vocabulary = encoder.vocabulary
     for sequence in sequences_for(encoder):
-        ids = torch.tensor([NT_CLS, *nt_ids(sequence)])
-        want = plain_nt_v2(dict(encoder.model.state_dict()), ids, heads=4)[1:]
+        after = [] if vocabulary.after is None else [vocabulary.after]
+        ids = torch.tensor([vocabulary.before, *vocabulary.ids(sequence), *after])
+        want = plain_forward(name, dict(encoder.model.state_dict()), ids, heads=4)[1 : len(ids) - len(after)]
         (got,) = encoder.encode([sequence])
         assert torch.allclose(torch.from_numpy(got), want, atol=2e-5)
 
 
-def plain_nt_v2(weights: dict[str, Tensor], ids: Tensor, heads: int) -> Tensor:
-    """NT-v2 in complex rotations and full attention maps: (T,) to (T, D)."""
-    x = weights["embeddings.word_embeddings.weight"][ids]
+def plain_forward(name: str, weights: dict[str, Tensor], ids: Tensor, heads: int) -> Tensor:
+    """The three families in complex rotations and full attention maps: (T,) to (T, D)."""
+    eps = 1e-5 if name == "test-esm2" else 1e-12
+    x = weights["embeddings.word_embeddings.weight"][ids] * (1.0 if name == "test-nt-v2" else 0.88)
     length, width = x.shape
     d = width // heads
-    angle = torch.arange(length)[:, None] * 10000.0 ** (-torch.arange(0, d, 2) / d)
+    if name == "test-nt-v1":
+        x = x + weights["embeddings.position_embeddings.weight"][2 : length + 2]
+    speed = 0.0 if name == "test-nt-v1" else 1.0  # rotary in the others
+    angle = speed * torch.arange(length)[:, None] * 10000.0 ** (-torch.arange(0, d, 2) / d)
     turn = torch.polar(torch.ones_like(angle), angle)  # (T, d / 2)
 
     def linear(y: Tensor, name: str) -> Tensor:
         return F.linear(y, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
 
     def norm(y: Tensor, name: str) -> Tensor:
-        return F.layer_norm(y, (width,), weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-12)
+        return F.layer_norm(y, (width,), weights[f"{name}.weight"], weights[f"{name}.bias"], eps)
 
     def rotated(y: Tensor) -> Tensor:  # component j is paired with j + d / 2
         z = torch.complex(*y.chunk(2, dim=-1)) * turn
         return torch.cat([z.real, z.imag], dim=-1)
+
+    def activated(y: Tensor) -> Tensor:
+        if name != "test-nt-v2":
+            return F.gelu(y)
+        gate, value = y.chunk(2, dim=-1)
+        return gate * gate.sigmoid() * value
 
     for i in range(3):
         at = f"encoder.layer.{i}"
@@ -160,15 +171,12 @@ def plain_nt_v2(weights: dict[str, Tensor], ids: Tensor, heads: int) -> Tensor:
         )
         attention = (rotated(q) @ rotated(k).transpose(1, 2) / d**0.5).softmax(-1)
         x = x + linear((attention @ v).transpose(0, 1).reshape(length, width), f"{at}.attention.output.dense")
-        gate, value = linear(norm(x, f"{at}.LayerNorm"), f"{at}.intermediate.dense").chunk(2, dim=-1)
-        x = x + linear(gate * gate.sigmoid() * value, f"{at}.output.dense")
+        x = x + linear(activated(linear(norm(x, f"{at}.LayerNorm"), f"{at}.intermediate.dense")), f"{at}.output.dense")
     return norm(x, "encoder.emb_layer_norm_after")
 
 
 def test_published_sizes_have_the_published_numbers_of_parameters() -> None:
     def parameters(name: str, load: Any) -> int:
-        from embedcache.encoders.registry import encoder_spec
-
         spec = encoder_spec(name, "dna", random_init=0)
         with torch.device("meta"):
             return sum(p.numel() for p in load(spec).parameters())
