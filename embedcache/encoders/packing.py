@@ -126,7 +126,7 @@ def packed_attention(
         query: (1, heads, N, d), as ``key`` and ``value``.
         key: As ``query``.
         value: As ``query``.
-        attention_mask: None; nothing is padding.
+        attention_mask: None.
         scaling: Factor on the scores; ESM has scaled the query before and gives 1.
         runs: (length, number of neighbouring sequences of this length), covering all N tokens.
         bounds: (B + 1,) int32 on the device: where sequences begin and end.
@@ -139,6 +139,13 @@ def packed_attention(
     if query.is_cuda and query.dtype != torch.float32 and (varlen := _varlen_attention()) is not None:
         q, k, v = (t[0].transpose(0, 1).contiguous() for t in (query, key, value))  # (N, heads, d)
         return varlen(q, k, v, bounds, bounds, longest, longest, scale=scaling)[None], None
+    return _attention_by_runs(query, key, value, runs, scaling)[None], None
+
+
+def _attention_by_runs(
+    query: Tensor, key: Tensor, value: Tensor, runs: Sequence[tuple[int, int]], scaling: float | None
+) -> Tensor:
+    """One call for each run of sequences of equal length: (1, heads, N, d) to (N, heads, d)."""
     parts, start = [], 0
     for length, count in runs:
         stop = start + length * count
@@ -149,7 +156,7 @@ def packed_attention(
         parts.append(part.transpose(1, 2).flatten(0, 1))  # (count * length, heads, d)
         start = stop
     assert start == query.shape[2], "runs must cover all tokens"
-    return torch.cat(parts)[None], None
+    return torch.cat(parts)
 
 
 AttentionInterface.register(ATTENTION, packed_attention)

@@ -86,14 +86,12 @@ def encoder_spec(
         random_init: Seed of drawn weights in place of published ones.
         dtype: Number format of the computation.
         store_dtype: Number format in the store.
-        crop: What to do with input over the limit; the card's rule by default.
-        max_tokens: Limit in tokens, special tokens not counted; the card's by default, 0 for none.
+        crop: What to do with input over the limit; by default the card's rule.
+        max_tokens: Limit without special tokens, 0 for none; by default the card's.
         layer: Output of which block: 1 for the first, -1 for the last with its final normalisation.
 
     Raises:
-        UnknownNameError: No such encoder.
-        InvalidInputError: A setting that this encoder does not allow, or files of another model.
-        MissingDependencyError: The published weights are not on this machine.
+        EmbedCacheError: No such encoder, a setting it does not allow, weights that are missing or of another.
     """
     found = card(name)
     spec = _drawn_spec(
