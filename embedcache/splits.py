@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from embedcache.errors import EmbedCacheError, InvalidInputError
+from embedcache.errors import EmbedCacheError, InvalidSettingError
 
 __all__ = ["SPLITS", "SplitError", "SplitName", "SplitRule", "check_splits", "split_name"]
 
@@ -48,15 +48,15 @@ class SplitRule:
     def __post_init__(self) -> None:
         fractions = (self.validation_fraction, self.test_fraction)
         if min(fractions) < 0 or sum(fractions) >= 1:
-            raise InvalidInputError(
+            raise InvalidSettingError(
                 f"Split fractions are {fractions[0]} (validation) and {fractions[1]} (test). "
                 "Give values from 0 on whose sum is below 1; the rest is for training."
             )
         both = sorted(set(self.validation_chromosomes) & set(self.test_chromosomes))
         if both:
-            raise InvalidInputError(f"Chromosomes {', '.join(both)} are in validation and test. Name each once.")
+            raise InvalidSettingError(f"Chromosomes {', '.join(both)} are in validation and test. Name each once.")
         if self.kind == "chromosomes" and not (self.validation_chromosomes or self.test_chromosomes):
-            raise InvalidInputError("A split by chromosomes names none. Give validation or test chromosomes.")
+            raise InvalidSettingError("A split by chromosomes names none. Give validation or test chromosomes.")
 
     def options(self) -> dict[str, Any]:
         """The fields that matter for this kind of rule, for ``dataset.json``."""

@@ -4,7 +4,7 @@ import csv
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from embedcache.errors import InvalidInputError, UnknownNameError
 from embedcache.sequences import open_text
 
-__all__ = ["TargetTable", "read_table", "read_target_table"]
+__all__ = ["TargetTable", "read_table", "read_target_table", "stream_table"]
 
 _NOT_MEASURED = ("", "NA", "NaN", "nan")
 
@@ -44,38 +44,45 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         InvalidInputError: The file is missing, damaged, empty or not a table.
     """
+    if path.suffix != ".parquet":
+        return pd.concat(stream_table(path), ignore_index=True)
     open_text(path).close()  # one text for a missing or unreadable file
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_text_table(path)
+        return pd.read_parquet(path).rename(columns=str)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InvalidInputError(f"{path} is not a table: {error}. Expected Parquet, as its name says.") from error
+
+
+def stream_table(path: Path, *, block_bytes: int = 16 << 20) -> Iterator[pd.DataFrame]:
+    """Read a text table as ``read_table`` does, in pieces; the first piece can be empty.
+
+    Arrow's reader does the work, because it refuses rows of another length where others fill or cut them.
+    """
+    try:
+        with open_text(path) as file:
+            header = file.readline().removeprefix("\ufeff").rstrip("\r\n")
+        separator = "\t" if "\t" in header else ","
+        names = next(csv.reader([header], delimiter=separator), [])
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidInputError(f"{path}: column {twice!r} comes twice. Give each column its own name.")
+        with open_text(path) as file:
+            reader = pacsv.open_csv(
+                file.buffer,  # type: ignore[attr-defined]
+                read_options=pacsv.ReadOptions(use_threads=False, block_size=block_bytes),
+                parse_options=pacsv.ParseOptions(delimiter=separator),
+                convert_options=pacsv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+                ),
+            )
+            yield pd.DataFrame(columns=pd.Index(names), dtype=str)
+            for batch in reader:
+                yield batch.to_pandas()
     except (pa.ArrowInvalid, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise InvalidInputError(f"{path} is not a table: {reason[:200]}. Expected TSV, CSV or Parquet.") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInputError(f"{path} is cut or damaged: {error}. Copy or download it again.") from error
-    table.columns = pd.Index([str(name) for name in table.columns])
-    if not table.columns.is_unique:
-        twice = table.columns[table.columns.duplicated()][0]
-        raise InvalidInputError(f"{path}: column {twice!r} comes twice. Give each column its own name.")
-    return table
-
-
-def _read_text_table(path: Path) -> pd.DataFrame:
-    """Arrow's reader, because it refuses rows of another length where others fill or cut them."""
-    with open_text(path) as file:
-        header = file.readline()
-    separator = "\t" if "\t" in header else ","
-    names = next(csv.reader([header.removeprefix("\ufeff")], delimiter=separator), [])
-    with open_text(path) as file:
-        table = pacsv.read_csv(
-            file.buffer,  # type: ignore[attr-defined]
-            read_options=pacsv.ReadOptions(use_threads=False),  # names the row in its errors
-            parse_options=pacsv.ParseOptions(delimiter=separator),
-            convert_options=pacsv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-            ),
-        )
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
 
 
 def read_target_table(

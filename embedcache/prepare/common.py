@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from embedcache.dataset_write import describe_input
-from embedcache.errors import InvalidInputError
+from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.expression import read_gct
 from embedcache.sequences import Modality
 from embedcache.tables import TargetTable, read_target_table
@@ -64,9 +64,9 @@ def read_targets(
     if not re.search(r"\.gct(\.gz)?$", expression.name.lower()):
         return read_target_table(expression, already_log=already_log, unit=unit, **columns)
     if samples is None:
-        raise InvalidInputError(f"{expression} is a GCT file: its samples need tissues. Give --samples as well.")
+        raise InvalidSettingError(f"{expression} is a GCT file: its samples need tissues. Give --samples as well.")
     if already_log:
-        raise InvalidInputError(f"{expression} is a GCT file, which holds TPM. Leave out --already-log.")
+        raise InvalidSettingError(f"{expression} is a GCT file, which holds TPM. Leave out --already-log.")
     return read_gct(expression, samples, tissue_column)
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from embedcache.dataset import SAMPLE_COLUMNS, Dataset, read_dataset
 from embedcache.dataset_write import DatasetWriter, made_by_same_command
-from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.prepare.common import join_targets, provenance, target_frame
 from embedcache.sequences import Modality, read_fasta
 from embedcache.splits import SplitRule
@@ -61,9 +61,9 @@ def prepare_fasta(
     splits = splits or SplitRule()
     files: dict[Modality, Path | None] = {"dna": dna, "rna": rna, "protein": protein}
     if not any(files.values()):
-        raise InvalidInputError("No sequences are given. Give --dna, --rna or --protein, or several of them.")
+        raise InvalidSettingError("No sequences are given. Give --dna, --rna or --protein, or several of them.")
     if only_measured and targets is None:
-        raise InvalidInputError("Only measured transcripts are wanted, but there are no targets. Give --targets.")
+        raise InvalidSettingError("Only measured transcripts are wanted, but there are no targets. Give --targets.")
     columns = {"id_column": id_column, "gene_column": gene_column, "drop_columns": list(drop_columns)}
     scale = {"already_log": already_log, "target_unit": target_unit}
     joining = {"strip_versions": strip_versions, "only_measured": only_measured, "splits": splits.options()}

@@ -6,7 +6,7 @@ from pathlib import Path
 from embedcache.annotation import read_gtf
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.dataset_write import DatasetWriter, made_by_same_command
-from embedcache.errors import InvalidInputError
+from embedcache.errors import InvalidSettingError
 from embedcache.prepare.assemble import MissingContigs, assemble, choose_genetic_codes
 from embedcache.prepare.common import provenance, read_targets
 from embedcache.sequences import Modality
@@ -18,7 +18,7 @@ __all__ = ["check_dna_length", "prepare_genome"]
 def check_dna_length(length: int) -> None:
     """A window has at least one base."""
     if length < 1:
-        raise InvalidInputError(f"The DNA window has {length} bp. Give at least 1.")
+        raise InvalidSettingError(f"The DNA window has {length} bp. Give at least 1.")
 
 
 def prepare_genome(
@@ -67,7 +67,9 @@ def prepare_genome(
     if splits.kind == "column":
         raise SplitError("A genome has no column of splits. Split by fractions or by chromosomes.")
     if only_measured and expression is None:
-        raise InvalidInputError("Only measured transcripts are wanted, but there is no expression. Give --expression.")
+        raise InvalidSettingError(
+            "Only measured transcripts are wanted, but there is no expression. Give --expression."
+        )
     options = {
         "tissue_column": tissue_column,
         "already_log": already_log,

@@ -3,7 +3,7 @@
 ``start`` and ``end`` of the table are 1-based and inclusive; RNA, CDS and protein are in the table.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,9 @@ from embedcache.genome import open_genome
 from embedcache.prepare.common import provenance, target_frame
 from embedcache.prepare.genome import check_dna_length
 from embedcache.prepare.isoformer_rows import RowReader
-from embedcache.sequences import Modality, open_text
+from embedcache.sequences import Modality
 from embedcache.splits import SplitRule
+from embedcache.tables import stream_table
 
 __all__ = ["TISSUES", "TableValues", "prepare_isoformer"]
 
@@ -37,7 +38,7 @@ TISSUES = (
 """The tissues of GTEx v8 that the table has: SMTS without Bone Marrow."""
 
 _REQUIRED = ("transcript_id_gtex", "gene_id_gtex", "chr", "strand", "start", "end", "RNA", "Protein")
-_CHUNK_ROWS = 1_000
+_BLOCK_BYTES = 16 << 20  # more than the longest line
 
 
 def prepare_isoformer(
@@ -113,8 +114,7 @@ def _assign_splits(rows: list[dict[str, Any]], splits: SplitRule, values: list[s
 
 def read_columns(path: Path, splits: SplitRule) -> list[str]:
     """Names of the columns; those that are always needed must be there."""
-    with open_text(path) as file:
-        found = pd.read_csv(file, nrows=0).columns.astype(str).tolist()
+    found = [str(name) for name in next(stream_table(path)).columns]
     for name in (*_REQUIRED, *([splits.column] if splits.kind == "column" else [])):
         if name not in found:
             raise UnknownNameError(f"column of {path}:", name, found)
@@ -135,25 +135,16 @@ def choose_tissues(path: Path, columns: Sequence[str], asked: Sequence[str] | No
     return chosen
 
 
-def _chunks(path: Path, tissues: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Pieces of the table as text; line numbers are the index."""
-    with open_text(path) as file:
-        try:
-            for chunk in pd.read_csv(file, dtype=str, keep_default_na=False, chunksize=_CHUNK_ROWS):
-                chunk.index = chunk.index + 2
-                yield chunk
-        except (pd.errors.ParserError, EOFError, OSError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise InvalidInputError(f"{path} is cut or damaged: {reason}. Copy or download it again.") from error
-
-
 def _read_rows(
     path: Path, reader: RowReader, tissues: list[str], values: TableValues, splits: SplitRule
 ) -> tuple[NDArray[np.float64], list[str]]:
     targets: list[NDArray[np.float64]] = []
     split_values: list[str] = []
+    n_read = 0
     progress = tqdm(desc="transcripts", unit=" rows", disable=None)
-    for chunk in _chunks(path, tissues):
+    for chunk in stream_table(path, block_bytes=_BLOCK_BYTES):
+        chunk.index = pd.RangeIndex(n_read + 2, n_read + 2 + len(chunk))  # lines of the file
+        n_read += len(chunk)
         numbers = _targets(path, chunk, tissues, values)
         for at, (line, row) in enumerate(zip(chunk.index, chunk.to_dict("records"), strict=True)):
             try:

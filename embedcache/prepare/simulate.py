@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from embedcache.annotation import read_gtf
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.dataset_write import DatasetWriter, describe_input, made_by_same_command
-from embedcache.errors import InvalidInputError
+from embedcache.errors import InvalidSettingError
 from embedcache.expression import read_gct
 from embedcache.prepare.assemble import assemble
 from embedcache.prepare.common import provenance
@@ -144,12 +144,12 @@ def _prepare(
 
 def _check(n_genes: int, isoforms: int, noncoding: float, n_tissues: int, shares: Mapping[Modality, float]) -> None:
     if n_genes < 10 or n_tissues < 1 or not 1 <= isoforms <= MAX_ISOFORMS or not 0 <= noncoding < 1:
-        raise InvalidInputError(
+        raise InvalidSettingError(
             f"Cannot simulate {n_genes} genes of {isoforms} isoforms, {noncoding} of them non-coding, in {n_tissues} "
             f"tissues. Give at least 10 genes and 1 tissue, 1 to {MAX_ISOFORMS} isoforms and a share from 0 to below 1."
         )
     if set(shares) != set(MODALITIES) or min(shares.values()) < 0 or sum(shares.values()) > 0.9:
-        raise InvalidInputError(
+        raise InvalidSettingError(
             f"Shares of variance are {json.dumps(dict(shares))}. Give dna, rna and protein, each from 0 on, 0.9 in sum."
         )
 
