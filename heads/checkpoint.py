@@ -30,7 +30,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str
         tensors: Any device; written as they are.
         values: JSON values; floats come back bit for bit.
     """
-    text = json.dumps({"version": _VERSION, **values}, sort_keys=True)
+    text = json.dumps({"version": _VERSION, **values})  # order kept: history is written out again
     content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {_ENTRY: text})
     replace_file(path, [content])
 

@@ -84,7 +84,7 @@ class ModelConfig:
 class TrainConfig:
     """How the model is trained."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Adam's step. The paper's 3e-5 is for fine-tuned encoders; heads on a frozen cache take a larger one."""
     batch_size: int = 64
     """Transcripts a step."""

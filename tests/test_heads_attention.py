@@ -1,4 +1,4 @@
-"""Cross-attention on packed tokens: against padded and written-out oracles, alone and in a batch, with nothing to read."""
+"""Cross-attention on packed tokens: against a padded oracle, alone and in a batch, with nothing to read."""
 
 import pytest
 import torch
