@@ -81,7 +81,7 @@ def encoder_spec(
 
     Args:
         name: Name of a card.
-        modality: What the sequences are.
+        modality: Of the sequences.
         weights: Directory with the published files; the hub cache is searched without it.
         random_init: Seed of drawn weights in place of published ones.
         dtype: Number format of the computation.
@@ -93,9 +93,8 @@ def encoder_spec(
     Raises:
         EmbedCacheError: No such encoder, a setting it does not allow, weights that are missing or of another.
     """
-    found = card(name)
     spec = _drawn_spec(
-        found,
+        card(name),
         modality,
         weights=weights,
         random_init=random_init,
@@ -105,7 +104,7 @@ def encoder_spec(
         max_tokens=max_tokens,
         layer=layer,
     )
-    return spec if spec.weights else _with_weights(found, spec, weights)[0]
+    return spec if spec.weights else _with_weights(card(name), spec, weights)[0]
 
 
 def load_encoder(
