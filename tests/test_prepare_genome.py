@@ -9,7 +9,7 @@ import pytest
 
 from embedcache.annotation import read_gtf
 from embedcache.dataset import Dataset
-from embedcache.errors import EmbedCacheError
+from embedcache.errors import EmbedCacheError, InvalidSettingError
 from embedcache.prepare.common import without_version
 from embedcache.prepare.genome import prepare_genome
 from embedcache.sequences import read_fasta
@@ -91,6 +91,32 @@ def test_versions_are_joined_only_on_request(tmp_path: Path) -> None:
 )
 def test_only_a_number_at_the_end_is_a_version(identifier: str, bare: str) -> None:
     assert without_version(identifier) == bare
+
+
+def test_sample_attributes_say_that_expression_is_by_sample(tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("SAMPID\tSMTSD\nx\tSkin\ny\tSkin\n")
+    dataset = prepare(tmp_path, expression="id\tgene\tx\ty\nT1.1\tG.1\t1\t3\n", samples=tmp_path / "s")
+    assert dataset.tissues == ["Skin"]
+    np.testing.assert_allclose(dataset.targets, np.log1p([[2], [np.nan], [np.nan]]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({}, "Give --samples"), ({"already_log": True, "samples": Path("s")}, "--already-log")]
+)
+def test_options_must_fit_a_gct(tmp_path: Path, changes: Any, message: str) -> None:
+    (tmp_path / "e.gct").write_text("#1.2\n")
+    (tmp_path / "s").write_text("SAMPID\tSMTSD\n")
+    changes = {name: tmp_path / value if name == "samples" else value for name, value in changes.items()}
+    (tmp_path / "genome").write_text(GENOME)
+    (tmp_path / "gtf").write_text(GTF)
+    with pytest.raises(InvalidSettingError, match=message):
+        prepare_genome(
+            genome=tmp_path / "genome",
+            gtf=tmp_path / "gtf",
+            expression=tmp_path / "e.gct",
+            output=tmp_path / "d",
+            **changes,
+        )
 
 
 def test_missing_contigs_are_left_out_on_request(tmp_path: Path) -> None:

@@ -55,9 +55,18 @@ def test_a_small_table_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert counts["transcripts whose contig has another name in the genome"] == 1
 
 
-def test_tpm_becomes_log1p(tmp_path: Path) -> None:
-    dataset = prepare(tmp_path, ROWS[3:4], values="tpm", splits=SplitRule())
-    assert (dataset.info["target_unit"], dataset.targets.to_numpy().tolist()) == ("log1p_tpm", [[0, 0]])  # type: ignore[union-attr]
+@pytest.mark.parametrize(
+    ("values", "unit", "expected"),
+    [
+        ("tpm", "log1p_tpm", np.log1p([2, 3])),
+        ("log1p", "log1p_tpm", [2, 3]),
+        ("z-score", "z_score_of_log1p_tpm", [2, 3]),
+    ],
+)
+def test_the_kind_of_values_decides(tmp_path: Path, values: Any, unit: str, expected: Any) -> None:
+    dataset = prepare(tmp_path, ROWS[2:3], values=values)
+    assert dataset.info["target_unit"] == unit
+    np.testing.assert_allclose(dataset.targets, [expected])
 
 
 def test_without_a_genome_there_is_no_dna(tmp_path: Path) -> None:

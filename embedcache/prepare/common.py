@@ -58,10 +58,10 @@ def read_targets(
     unit: str | None,
     **columns: Any,
 ) -> TargetTable | None:
-    """Targets from a GCT file with sample attributes, or from a table, as the name of the file says."""
+    """Targets from a GCT file, known by its name or because sample attributes came with it, or from a table."""
     if expression is None:
         return None
-    if not re.search(r"\.gct(\.gz)?$", expression.name.lower()):
+    if samples is None and not re.search(r"\.gct(\.gz)?$", expression.name.lower()):
         return read_target_table(expression, already_log=already_log, unit=unit, **columns)
     if samples is None:
         raise InvalidSettingError(f"{expression} is a GCT file: its samples need tissues. Give --samples as well.")

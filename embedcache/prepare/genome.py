@@ -63,13 +63,7 @@ def prepare_genome(
         encoders: Default encoder of a modality.
     """
     splits = splits or SplitRule()
-    check_dna_length(dna_length)
-    if splits.kind == "column":
-        raise SplitError("A genome has no column of splits. Split by fractions or by chromosomes.")
-    if only_measured and expression is None:
-        raise InvalidSettingError(
-            "Only measured transcripts are wanted, but there is no expression. Give --expression."
-        )
+    _check_settings(dna_length, splits, only_measured=only_measured, has_expression=expression is not None)
     options = {
         "tissue_column": tissue_column,
         "already_log": already_log,
@@ -88,10 +82,8 @@ def prepare_genome(
         return found
     annotation = read_gtf(gtf)
     codes = choose_genetic_codes({one.contig for one in annotation.transcripts.values()}, genetic_codes)
-    table_columns = {"id_column": id_column, "drop_columns": drop_columns}
-    targets = read_targets(
-        expression, samples, tissue_column, already_log=already_log, unit=target_unit, **table_columns
-    )
+    columns = {"id_column": id_column, "drop_columns": drop_columns}
+    targets = read_targets(expression, samples, tissue_column, already_log=already_log, unit=target_unit, **columns)
     with DatasetWriter(output) as writer:
         made = assemble(
             writer,
@@ -109,3 +101,13 @@ def prepare_genome(
         info |= {"counts": dict(made.counts + writer.counts), "left_out": dict(+made.left_out)}
         writer.finish(info, made.samples, made.targets)
     return read_dataset(output)
+
+
+def _check_settings(dna_length: int, splits: SplitRule, *, only_measured: bool, has_expression: bool) -> None:
+    check_dna_length(dna_length)
+    if splits.kind == "column":
+        raise SplitError("A genome has no column of splits. Split by fractions or by chromosomes.")
+    if only_measured and not has_expression:
+        raise InvalidSettingError(
+            "Only measured transcripts are wanted, but there is no expression. Give --expression."
+        )
