@@ -10,7 +10,6 @@ from embedcache.errors import EmbedCacheError
 from embedcache.prepare import isoformer
 from embedcache.prepare.isoformer import TISSUES, prepare_isoformer
 from embedcache.prepare.isoformer_rows import contig_aliases
-from embedcache.splits import SplitRule
 
 COLUMNS = "transcript_id_gtex,gene_id_gtex,split,chr,strand,start,end,RNA,5UTR,CDS,3UTR,Protein,Adipose Tissue,Liver"
 GENOME = ">chr1\nCCATGAAATAACCGG\n>chrM\nACGTACGTAC\n"
