@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fake_study import FakeStudy, make_study
@@ -15,7 +16,9 @@ from embedcache.interrupt import StoppedError
 from heads import train as training
 from heads.checkpoint import CheckpointError, read_tensors, write_tensors
 from heads.config import ModelConfig, TrainConfig
+from heads.data import Batch, epoch_order
 from heads.directory import RunDirectory
+from heads.inference import predict_rows
 from heads.run import Run
 from heads.setup import open_study
 from heads.train import DivergedError, TrainResult, train
@@ -219,3 +222,30 @@ def test_a_loss_without_end_is_told(study: FakeStudy, tmp_path: Path) -> None:
     config = TrainConfig(epochs=2, batch_size=8, learning_rate=1e30, device="cpu")
     with pytest.raises(DivergedError, match="learning-rate below 1e"):
         go(study, tmp_path / "run", config=config)
+
+
+def test_the_recorded_loss_is_the_mean_over_measured_cells(study: FakeStudy) -> None:
+    opened = open_study(study.dataset, study.cache, MODEL)
+    config = TrainConfig(epochs=1, batch_size=8, learning_rate=1e-12, device="cpu", max_tokens_per_batch=200)
+    run = Run(MODEL, config, widths=opened.widths, n_tissues=3, device=CPU)
+    training.fit([run], opened, lambda _: None)
+    rows = opened.rows["train"]
+    errors = predict_rows(run.model, opened.data, rows, config) - opened.data.targets[rows]
+    assert run.history[0]["train_loss"] == pytest.approx(float(np.nanmean(errors**2)), rel=1e-5)
+
+
+def test_every_epoch_takes_each_training_row_once_in_its_own_order(
+    study: FakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, seen = open_study(study.dataset, study.cache, MODEL), []
+    accumulate = Run.accumulate
+
+    def watched(self: Run, batch: Batch, n_cells: int) -> None:
+        seen.extend(batch.rows.tolist())
+        accumulate(self, batch, n_cells)
+
+    monkeypatch.setattr(Run, "accumulate", watched)
+    config = TrainConfig(epochs=2, batch_size=8, device="cpu", data_seed=4)
+    training.fit([Run(MODEL, config, widths=opened.widths, n_tissues=3, device=CPU)], opened, lambda _: None)
+    rows = opened.rows["train"]
+    assert seen == [*epoch_order(rows, 4, 0), *epoch_order(rows, 4, 1)]
