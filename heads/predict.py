@@ -30,6 +30,8 @@ class PredictResult:
     output: Path
     n_transcripts: int
     n_tissues: int
+    unit: str
+    """Of the predictions: that of the targets of training, such as ``log1p_tpm``."""
     lacking: dict[str, int]
     """Transcripts without each modality that the model reads."""
     labels: tuple[str, ...]
@@ -38,8 +40,8 @@ class PredictResult:
         lacking = "; ".join(f"{count:,} without {modality}" for modality, count in self.lacking.items() if count)
         label = f" [{'; '.join(self.labels)}]" if self.labels else ""
         return (
-            f"{self.output}: {self.n_transcripts:,} transcripts x {self.n_tissues} tissues, in the units of the "
-            f"targets (log1p TPM){f' ({lacking})' if lacking else ''}{label}"
+            f"{self.output}: {self.n_transcripts:,} transcripts x {self.n_tissues} tissues, unit {self.unit}"
+            f"{f' ({lacking})' if lacking else ''}{label}"
         )
 
 
@@ -72,6 +74,7 @@ def predict(
     predictions = trained.scaler.undo(predict_rows(trained.model, data, rows, trained.config))  # (rows, K)
     columns = {name: pa.array(opened.samples[name].tolist(), pa.string()) for name in ("transcript_id", "gene_id")}
     columns |= {name: pa.array(predictions[:, k]) for k, name in enumerate(trained.scaler.tissues)}
+    unit = str(trained.description["dataset"]["target_unit"])
     story = {
         "run": str(trained.directory.path.absolute()),
         "best_epoch": trained.best_epoch,
@@ -79,7 +82,7 @@ def predict(
         "encoders": trained.description["encoders"],
         "trained_on": trained.description["dataset"]["digest"],
         "dataset": {"path": str(opened.path.absolute()), "digest": opened.digest},
-        "units": "units of the training targets, log1p of mean TPM",
+        "unit": unit,
         "software": provenance(),
     }
     table = pa.table(list(columns.values()), names=list(columns))
@@ -88,6 +91,7 @@ def predict(
         output=output,
         n_transcripts=len(data),
         n_tissues=len(trained.scaler.tissues),
+        unit=unit,
         lacking={modality: int((source.lengths == 0).sum()) for modality, source in sources.items()},
         labels=trained.labels,
     )

@@ -97,6 +97,7 @@ def describe(study: Study, cache: Path, model: ModelConfig, config: TrainConfig)
         "dataset": {
             "path": str(study.dataset.path.absolute()),
             "digest": study.dataset.digest,
+            "target_unit": study.dataset.info.get("target_unit", "unknown"),
             "rows": {name: len(rows) for name, rows in study.rows.items()},
         },
         "cache": str(cache.absolute()),

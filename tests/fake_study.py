@@ -63,7 +63,7 @@ def make_dataset(
         rng = np.random.default_rng(seed + 1)
         table = pd.DataFrame(rng.standard_normal((len(samples), 3)) + 2, columns=["Brain", "Liver", "Testis"])
         table = table.mask(rng.random(table.shape) < 0.2)
-    info = {"labels": ["simulated"], "encoders": {m: f"tiny-{m}" for m in modalities}}
+    info = {"labels": ["simulated"], "target_unit": "log1p_tpm", "encoders": {m: f"tiny-{m}" for m in modalities}}
     return write_dataset(path, info=info, samples=samples, targets=table, sequences=sequences)
 
 

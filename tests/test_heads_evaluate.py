@@ -240,6 +240,8 @@ def test_predictions_are_in_order_and_in_the_units_of_the_targets(study: FakeStu
     assert story["labels"] == ["simulated", "random encoder: rna tiny-rna", "random encoder: protein tiny-protein"]
     assert story["encoders"]["rna"]["digest"] == opened.description["encoders"]["rna"]["digest"]
     assert f"{result.lacking['protein']} without protein" in str(result)
+    assert "unit log1p_tpm" in str(result)
+    assert story["unit"] == "log1p_tpm"
     predict(run, bare.path, study.cache, result.output)  # the same command again
     assert [path.name for path in result.output.parent.iterdir()] == ["p.parquet"]
 
