@@ -59,9 +59,8 @@ def compare(directory: Path, width: int, n: int, n_batches: int) -> None:
             seconds[name].append(time.perf_counter() - started)
     check_equal(readers, out, batch)
     size = rows * width * 2
-    print(
-        f"{n} sequences of width {width}, float16, {store.n_tokens * width * 2 / 1e6:,.0f} MB; batches of {BATCH}, warm"
-    )
+    size_mb = store.n_tokens * width * 2 / 1e6
+    print(f"{n} sequences of width {width}, float16, {size_mb:,.0f} MB; batches of {BATCH}, warm")
     for name, times in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(seconds["memory map"], times, strict=True))
         print(f"{name:30} {ratio:6.3f} of the memory map (last batch {size / times[-1] / 1e9:.1f} GB/s)")
