@@ -93,13 +93,14 @@ def choose_encoder(dataset: Dataset, modality: Modality, encoder: str | None) ->
 
 
 def dataset_records(dataset: Dataset, modality: Modality) -> Iterator[SequenceRecord]:
-    """Distinct sequences of a dataset, each under the ID of the first transcript that has it."""
+    """Distinct sequences that transcripts of a dataset have, each under the ID of the first one that has it."""
     ids: dict[bytes, str] = {}
     for key, transcript in zip(dataset.keys(modality), dataset.samples["transcript_id"], strict=True):
         if key is not None:
             ids.setdefault(key, transcript)
     for key, sequence in dataset.sequences(modality):
-        yield SequenceRecord(ids.get(key, key.hex()), sequence, modality)
+        if key in ids:
+            yield SequenceRecord(ids[key], sequence, modality)
 
 
 def resolve_device(device: str) -> str:
