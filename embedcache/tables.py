@@ -5,7 +5,7 @@ import gzip
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,19 @@ class TargetTable:
     unit: str
     genes: list[str] | None = None
     counts: Counter[str]
+
+    def select(self, tissues: Sequence[str]) -> "TargetTable":
+        """The table with these tissues only, in this order; all of them if none is named.
+
+        Raises:
+            UnknownNameError: A tissue that is not there.
+        """
+        if unknown := [name for name in tissues if name not in self.tissues]:
+            raise UnknownNameError(f"tissue of {self.path}:", unknown[0], self.tissues)
+        if not tissues:
+            return self
+        columns = [self.tissues.index(name) for name in dict.fromkeys(tissues)]
+        return replace(self, tissues=[self.tissues[i] for i in columns], values=self.values[:, columns])
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pytest
 
 from embedcache.annotation import read_gtf
 from embedcache.dataset import Dataset
-from embedcache.errors import EmbedCacheError, InvalidSettingError
+from embedcache.errors import EmbedCacheError, InvalidSettingError, UnknownNameError
 from embedcache.prepare.common import without_version
 from embedcache.prepare.genome import prepare_genome
 from embedcache.sequences import read_fasta
@@ -58,6 +58,15 @@ def test_only_measured_transcripts_on_request(tmp_path: Path) -> None:
     dataset = prepare(tmp_path, only_measured=True)
     assert dataset.samples["transcript_id"].tolist() == ["T1.1", "T3.1"]
     assert dataset.info["left_out"]["transcripts without targets"] == 1
+
+
+def test_only_the_tissues_asked_for_are_kept(tmp_path: Path) -> None:
+    whole = prepare(tmp_path, output=tmp_path / "whole")
+    some = prepare(tmp_path, output=tmp_path / "some", tissues=whole.tissues[:0:-1])
+    assert some.tissues == whole.tissues[:0:-1] and whole.targets is not None and some.targets is not None
+    assert some.targets.equals(whole.targets[some.tissues])
+    with pytest.raises(UnknownNameError, match="tissue of"):
+        prepare(tmp_path, output=tmp_path / "none", tissues=["Brian"])
 
 
 def test_the_same_command_twice_does_the_work_once(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def prepare_genome(
     expression: Path | None = None,
     samples: Path | None = None,
     tissue_column: str = "SMTSD",
+    tissues: Sequence[str] = (),
     already_log: bool = False,
     target_unit: str | None = None,
     id_column: str | None = None,
@@ -50,6 +51,7 @@ def prepare_genome(
         expression: GCT file of TPM (then with ``samples``), or a table of transcripts by tissues.
         samples: GTEx sample attributes.
         tissue_column: Column of ``samples`` that names the tissue.
+        tissues: Tissues to keep, in this order; all without it.
         already_log: The table is on a log scale and is taken as it is.
         target_unit: Unit of such values, for the record.
         id_column: Column of transcript IDs in the table; the first without it.
@@ -66,6 +68,7 @@ def prepare_genome(
     _check_settings(dna_length, splits, only_measured=only_measured, has_expression=expression is not None)
     options = {
         "tissue_column": tissue_column,
+        "tissues": list(tissues),
         "already_log": already_log,
         "target_unit": target_unit,
         "id_column": id_column,
@@ -84,6 +87,7 @@ def prepare_genome(
     codes = choose_genetic_codes({one.contig for one in annotation.transcripts.values()}, genetic_codes)
     columns = {"id_column": id_column, "drop_columns": drop_columns}
     targets = read_targets(expression, samples, tissue_column, already_log=already_log, unit=target_unit, **columns)
+    targets = targets and targets.select(tissues)
     with DatasetWriter(output) as writer:
         made = assemble(
             writer,
