@@ -20,6 +20,8 @@ _ATTRIBUTE = re.compile(r'(\w+)\s+(?:"([^"]*)"|([^";\s]+))')
 _WHOLE = frozenset({"transcript", "mRNA"})  # features that carry the names of a transcript
 _PIECES = frozenset({"exon", "CDS", "stop_codon"})
 _BIOTYPES = ("transcript_type", "transcript_biotype", "gene_type", "gene_biotype")
+_STRANDS = ("+", "-")
+_NO_STRAND = (".", "?")
 _INCOMPLETE_TAGS = ("cds_start_NF", "cds_end_NF")
 
 
@@ -69,8 +71,8 @@ def read_gtf(path: Path | str) -> Annotation:
     """Read the transcripts of a GTF file, plain or gzip-compressed.
 
     Transcripts are built from their exons; lines for whole transcripts, where there are any, give names.
-    An ID that is placed on a second contig keeps its first place, one that is placed twice on one contig is
-    left out; both are counted.
+    An ID that is placed on a second contig keeps its first place. One that is placed twice on one contig, has
+    no strand or belongs to two genes is left out. All are counted.
 
     Raises:
         InvalidInputError: A line that is not GTF, with its number, or no exon at all.
@@ -78,9 +80,9 @@ def read_gtf(path: Path | str) -> Annotation:
     path = Path(path)
     transcripts: dict[str, Transcript] = {}
     copies: dict[str, set[str]] = {}
-    ambiguous: set[str] = set()
+    unusable: dict[str, str] = {}
     for number, text in read_lines(path):
-        if not text or text.startswith("#"):
+        if not text or text.startswith("#") or text.isspace():
             continue
         fields = text.split("\t")
         if len(fields) < 9:
@@ -95,6 +97,7 @@ def read_gtf(path: Path | str) -> Annotation:
             raise InvalidInputError(
                 f'{path}, line {number}: {feature} without transcript_id "...". Give a GTF file (GFF3 is not read).'
             )
+        _check_text(path, number, text)
         identifier = match[1] or match[2]
         transcript = transcripts.get(identifier)
         if transcript is None:
@@ -103,16 +106,30 @@ def read_gtf(path: Path | str) -> Annotation:
             copies.setdefault(identifier, set()).add(fields[0])
             continue
         elif transcript.strand != fields[6] or (feature in _WHOLE and transcript.named):
-            ambiguous.add(identifier)
+            unusable[identifier] = "transcript placed twice on one contig"
             continue
+        elif transcript.gene_id not in fields[8]:
+            unusable[identifier] = "transcript of two genes"
+        if fields[6] not in _STRANDS:
+            unusable[identifier] = "transcript without strand"
         _add(path, number, transcript, fields)
-    return _finish(path, transcripts, copies, ambiguous)
+    return _finish(path, transcripts, copies, unusable)
+
+
+def _check_text(path: Path, number: int, text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"{path}, line {number}: text is not UTF-8. Save the file as UTF-8.") from None
 
 
 def _new_transcript(path: Path, number: int, identifier: str, fields: list[str]) -> Transcript:
-    if fields[6] not in ("+", "-"):
+    if fields[6] not in _STRANDS and fields[6] not in _NO_STRAND:
         raise InvalidInputError(
-            f"{path}, line {number}: transcript {identifier!r} has strand {fields[6]!r}. Expected + or -."
+            f"{path}, line {number}: transcript {identifier!r} has strand {fields[6]!r}. Expected +, - or . (unknown). "
+            "Mend the line."
         )
     attributes = _attributes(fields[8])
     return Transcript(
@@ -147,10 +164,8 @@ def _add(path: Path, number: int, transcript: Transcript, fields: list[str]) -> 
         transcript.cds_incomplete = True
     if feature in _WHOLE:
         return
-    try:
-        start, end = int(fields[3]) - 1, int(fields[4])
-    except ValueError:
-        start, end = 0, 0
+    are_numbers = all(place.isascii() and place.isdigit() for place in fields[3:5])
+    start, end = (int(fields[3]) - 1, int(fields[4])) if are_numbers else (0, 0)
     if not 0 <= start < end:
         raise InvalidInputError(
             f"{path}, line {number}: {feature} from {fields[3]!r} to {fields[4]!r}. Expected 1-based start <= end."
@@ -166,7 +181,7 @@ def _add(path: Path, number: int, transcript: Transcript, fields: list[str]) -> 
 
 
 def _finish(
-    path: Path, transcripts: dict[str, Transcript], copies: Mapping[str, set[str]], ambiguous: set[str]
+    path: Path, transcripts: dict[str, Transcript], copies: Mapping[str, set[str]], unusable: Mapping[str, str]
 ) -> Annotation:
     left_out: Counter[str] = Counter()
     counts: Counter[str] = Counter()
@@ -178,8 +193,8 @@ def _finish(
         transcript.exons.sort()
         transcript.cds.sort()
         exons = transcript.exons
-        if identifier in ambiguous:
-            left_out["transcript placed twice on one contig"] += 1
+        if identifier in unusable:
+            left_out[unusable[identifier]] += 1
         elif not exons:
             left_out["transcript without exon"] += 1
         elif any(left[1] > right[0] for left, right in pairwise(exons)):
@@ -189,6 +204,7 @@ def _finish(
     if copies:
         left_out["second place of a transcript, on another contig"] = sum(len(contigs) for contigs in copies.values())
     if not kept:
-        raise InvalidInputError(f"{path} has no transcript with exons. Give a GTF file with exon lines.")
+        reasons = "".join(f", {n} {reason}" for reason, n in left_out.items()).replace(",", " that can be used:", 1)
+        raise InvalidInputError(f"{path} has no transcript{reasons or ' with exons'}. Give a GTF file with exon lines.")
     counts.update(transcripts=len(kept), genes=len({transcript.gene_id for transcript in kept.values()}))
     return Annotation(path=path, transcripts=kept, left_out=left_out, counts=counts)

@@ -1,5 +1,6 @@
 """Random access to a genome FASTA without holding it in memory, and windows cut from it."""
 
+import codecs
 import gzip
 import mmap
 import shutil
@@ -46,6 +47,8 @@ class Genome:
                 f"{source} cannot be indexed: {str(error).splitlines()[0]} "
                 "Give FASTA with the lines of a record wrapped at one width."
             ) from error
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(f"{source} has text that is not UTF-8. Save its headers as UTF-8.") from error
         except ValueError as error:
             raise InvalidInputError(f"{source}: {str(error).splitlines()[0]}. Give each contig its own ID.") from error
         self._index = faidx.index
@@ -111,12 +114,12 @@ def open_genome(path: Path, scratch: Path | None = None) -> Iterator[Genome]:
     open_text(path).close()
     with tempfile.TemporaryDirectory(prefix=".genome-", dir=scratch) as folder:
         with path.open("rb") as file:
-            compressed = file.read(2) == b"\x1f\x8b"
-        plain = Path(folder) / "genome.fa" if compressed else path
-        if compressed:
+            start = file.read(len(codecs.BOM_UTF8))
+        plain = path
+        if start[:2] == b"\x1f\x8b" or start == codecs.BOM_UTF8:
+            plain = Path(folder) / "genome.fa"
             _unpack(path, plain)
-        if plain.stat().st_size == 0:
-            raise InvalidInputError(f"{path} is empty. Expected FASTA: a line >ID, then letters.")
+        _check_start(path, plain)
         genome = Genome(path, plain, Path(folder) / "genome.fai")
         try:
             yield genome
@@ -124,9 +127,23 @@ def open_genome(path: Path, scratch: Path | None = None) -> Iterator[Genome]:
             genome.close()
 
 
+def _check_start(path: Path, plain: Path) -> None:
+    with plain.open("rb") as file:
+        start = file.read(1 << 16)
+    if not start:
+        raise InvalidInputError(f"{path} is empty. Expected FASTA: a line >ID, then letters.")
+    if b"\r" in start.removesuffix(b"\r").replace(b"\r\n", b"\n"):  # the index would take the file for one line
+        raise InvalidInputError(f"{path} has the line ends of old Macs (CR). Write LF: tr '\\r' '\\n'.")
+
+
 def _unpack(path: Path, plain: Path) -> None:
+    """Copy without compression and without a byte order mark."""
+    with path.open("rb") as file:
+        is_plain = file.read(2) != b"\x1f\x8b"
     try:
-        with gzip.open(path, "rb") as source, plain.open("wb") as target:
+        with path.open("rb") if is_plain else gzip.open(path, "rb") as source, plain.open("wb") as target:
+            start = source.read(len(codecs.BOM_UTF8))
+            target.write(start.removeprefix(codecs.BOM_UTF8))
             shutil.copyfileobj(source, target, 1 << 20)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInputError(f"{path} is cut or damaged: {error}. Copy or download it again.") from error

@@ -77,18 +77,31 @@ def sequence_key(sequence: str, modality: Modality) -> bytes:
     return hashlib.blake2b(f"{modality}\0{sequence}".encode(), digest_size=16).digest()
 
 
+_FOREIGN = {  # first bytes of files that are often taken for text
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"BZh91AY&SY": "compressed by bzip2",
+    b"\xfd7zXZ": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"PK\x03\x04": "a zip archive",
+}
+
+
 def open_text(path: Path) -> IO[str]:
-    """Open a text file, gzip-compressed or not; the first two bytes decide, not the name."""
+    """Open a UTF-8 text file, gzip-compressed or not; its first bytes decide, not the name."""
     try:
         with path.open("rb") as file:
-            magic = file.read(2)
+            start = file.read(16)
     except FileNotFoundError as error:
         raise InvalidInputError(f"{path} does not exist. Give the path of an existing file.") from error
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}. Give a readable file.") from error
-    if magic == b"\x1f\x8b":
-        return gzip.open(path, "rt", encoding="utf-8", errors="surrogateescape")
-    return path.open(encoding="utf-8", errors="surrogateescape")
+    for magic, form in _FOREIGN.items():
+        if start.startswith(magic):
+            raise InvalidInputError(f"{path} is {form}. Give plain UTF-8 text, or compress it with gzip.")
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape")
+    return path.open(encoding="utf-8-sig", errors="surrogateescape")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -123,6 +136,11 @@ def read_fasta(path: Path | str, modality: Modality) -> Iterator[SequenceRecord]
     for line_number, identifier, parts in _raw_records(path):
         if not identifier:
             raise InvalidInputError(f"{path}, line {line_number}: header without ID. Write >ID.")
+        if not identifier.isprintable():
+            wrong = next(letter for letter in identifier if not letter.isprintable())
+            raise InvalidInputError(
+                f"{path}, line {line_number}: ID {identifier!r} has {wrong!r}. Write IDs in printable UTF-8."
+            )
         if identifier in seen:
             raise InvalidInputError(
                 f"{path}, line {line_number}: ID {identifier!r} comes a second time. Give each record its own ID."

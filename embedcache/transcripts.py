@@ -70,8 +70,9 @@ def splice(genome: Genome, transcript: Transcript) -> str:
     last = transcript.exons[-1][1]
     if last > (size := genome.length(transcript.contig)):
         raise InvalidInputError(
-            f"Transcript {transcript.id!r} ends at {last}, but contig {transcript.contig!r} of {genome.path} has "
-            f"{size} bp. Give the FASTA of the assembly that the annotation was made on."
+            f"Transcript {transcript.id!r} (line {transcript.line} of the GTF) ends at {last}, but contig "
+            f"{transcript.contig!r} of {genome.path} has {size} bp. Give the FASTA of the assembly that the annotation "
+            "was made on."
         )
     forward = "".join(genome.fetch(transcript.contig, start, end) for start, end in transcript.exons)
     return forward if transcript.strand == "+" else reverse_complement(forward)

@@ -1,3 +1,4 @@
+import bz2
 import gzip
 from pathlib import Path
 
@@ -37,6 +38,7 @@ def test_fasta_is_read_whatever_its_form(tmp_path: Path) -> None:
         pytest.param(">a\nAC\nG*T\n", "record 'a' at line 1: dna sequence has '*' at position 3", id="stop"),
         pytest.param(">a\nAC-G\n", "'-' at position 2", id="gap"),
         pytest.param(">a\nACÄG\n", "at position 2", id="not ASCII"),
+        pytest.param(">a\0b\nACG\n", "line 1: ID 'a\\x00b' has '\\x00'", id="NUL in an ID"),
     ],
 )
 def test_bad_fasta_says_what_and_where(tmp_path: Path, text: str, message: str) -> None:
@@ -44,6 +46,30 @@ def test_bad_fasta_says_what_and_where(tmp_path: Path, text: str, message: str) 
         list(read_fasta(write(tmp_path / "bad.fa", text), "dna"))
     assert message in str(caught.value) and "bad.fa" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(">a\nACG\n".encode("utf-16"), "UTF-16", id="utf-16"),
+        pytest.param(bz2.compress(b">a\nACG\n"), "bzip2", id="bzip2"),
+        pytest.param(b">a\xe9 x\nACG\n", "line 1: .*UTF-8", id="latin-1"),
+    ],
+)
+def test_a_file_of_another_encoding_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "bad.fa").write_bytes(content)
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        list(read_fasta(tmp_path / "bad.fa", "dna"))
+    assert "\n" not in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_a_byte_order_mark_is_no_letter(tmp_path: Path) -> None:
+    assert [record.id for record in read_fasta(write(tmp_path / "a.fa", "\ufeff>a\nACG\n"), "dna")] == ["a"]
+
+
+def test_a_description_may_have_any_encoding(tmp_path: Path) -> None:
+    (tmp_path / "a.fa").write_bytes(b">a caf\xe9\nACG\n")
+    assert [record.id for record in read_fasta(tmp_path / "a.fa", "dna")] == ["a"]
 
 
 @pytest.mark.parametrize("cut", [5, 15, 40])
