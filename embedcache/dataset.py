@@ -109,11 +109,15 @@ class Dataset:
 
     def summary(self) -> str:
         """What the dataset holds and what was left out of it, one line each."""
-        lines = [f"{self.path}: {len(self.samples):,} transcripts, {len(self.tissues)} tissues"]
+        labels = f" ({', '.join(self.labels)})" if self.labels else ""
+        lines = [f"{self.path}: {len(self.samples):,} transcripts, {len(self.tissues)} tissues{labels}"]
         lines += [f"{n:>12,}  {name}" for name, n in self.info.get("counts", {}).items() if n]
         lines += [f"{n:>12,}  left out: {reason}" for reason, n in self.info.get("left_out", {}).items() if n]
         splits = self.samples["split"].value_counts()
         lines.append("      splits  " + ", ".join(f"{name} {n:,}" for name, n in splits.items()))
+        if truth := self.info.get("truth", {}).get("explainable_r2"):
+            shown = ", ".join(f"{names} {share:.2f}" for names, share in truth.items())
+            lines.append(f"       truth  share of variance that can be explained: {shown}")
         return "\n".join(lines)
 
     def verify(self) -> None:

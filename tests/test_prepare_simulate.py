@@ -107,3 +107,8 @@ def test_settings_out_of_range_give_one_line(tmp_path: Path, settings: Any, mess
 
 def test_shares_leave_room_for_noise() -> None:
     assert sum(SHARES.values()) < 1
+
+
+def test_the_summary_says_that_it_is_simulated_and_what_can_be_explained(tmp_path: Path) -> None:
+    summary = prepare_simulate(output=tmp_path / "d", n_genes=20).summary()
+    assert "(simulated)" in summary.splitlines()[0] and "rna 0.40, protein 0.15" in summary
