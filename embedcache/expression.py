@@ -4,6 +4,7 @@ A GCT file of 17,000 samples is read as a stream: one line at a time is averaged
 so memory holds the result (transcripts x tissues) and one line.
 """
 
+import codecs
 import gzip
 import zlib
 from collections import Counter
@@ -18,13 +19,16 @@ from tqdm import tqdm
 
 from embedcache.errors import InvalidInputError, UnknownNameError
 from embedcache.sequences import open_text
-from embedcache.tables import TargetTable, read_table
+from embedcache.tables import NOT_MEASURED, TargetTable, read_table
 
 __all__ = ["parse_numbers", "read_gct", "read_sample_tissues"]
 
 
 def read_sample_tissues(path: Path, tissue_column: str) -> dict[str, str]:
-    """Tissue of each sample in a GTEx sample attribute file (columns SAMPID and ``tissue_column``)."""
+    """Tissue of each sample in a GTEx sample attribute file (columns SAMPID and ``tissue_column``).
+
+    The tissue is "" where there is none.
+    """
     table = read_table(path)
     for column in ("SAMPID", tissue_column):
         if column not in table.columns:
@@ -32,7 +36,9 @@ def read_sample_tissues(path: Path, tissue_column: str) -> dict[str, str]:
     twice = table["SAMPID"][table["SAMPID"].duplicated()]
     if len(twice):
         raise InvalidInputError(f"{path}: sample {twice.iloc[0]!r} comes twice. Give each sample one row.")
-    return dict(zip(table["SAMPID"].tolist(), table[tissue_column].tolist(), strict=True))
+    tissues = [str(name).strip() for name in table[tissue_column].fillna("")]
+    known = ["" if name in NOT_MEASURED else name for name in tissues]
+    return dict(zip(table["SAMPID"].tolist(), known, strict=True))
 
 
 def read_gct(path: Path, samples: Path, tissue_column: str = "SMTSD") -> TargetTable:
@@ -61,7 +67,9 @@ def read_gct(path: Path, samples: Path, tissue_column: str = "SMTSD") -> TargetT
             raise InvalidInputError(
                 f"{path}, line {number}: {found} fields instead of {n_fields}. Copy or download the file again."
             )
-        identifier = fields[0].decode("utf-8", "replace")
+        identifier = _text(path, number, fields[0])
+        if not identifier:
+            raise InvalidInputError(f"{path}, line {number}: no transcript ID. Give every row its ID.")
         if (first := ids.setdefault(identifier, number)) != number:
             raise InvalidInputError(
                 f"{path}, line {number}: transcript {identifier!r} was on line {first}. Give each one row."
@@ -87,6 +95,8 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
         number = 0
         try:
             for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
                 if stripped := line.rstrip(b"\r\n"):
                     yield number, stripped
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -97,21 +107,20 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _gct_header(path: Path, lines: Iterator[tuple[int, bytes]]) -> tuple[int | None, list[str], int]:
     """Announced rows (None in a file without the two GCT lines), sample names, fields a row."""
-    _, first = next(lines, (0, b""))
+    number, first = next(lines, (0, b""))
     n_rows = n_samples = None
     if first.startswith(b"#"):
-        number, sizes = next(lines, (0, b""))
-        words = sizes.split()
-        if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
-            raise InvalidInputError(
-                f"{path}, line {number}: {sizes[:40].decode('utf-8', 'replace')!r} instead of the numbers of rows and "
-                "samples. Give a GCT file."
-            )
-        n_rows, n_samples = int(words[0]), int(words[1])
-        _, first = next(lines, (0, b""))
-    header = first.decode("utf-8", "replace").split("\t")
+        n_rows, n_samples = _gct_sizes(path, first, lines)
+        number, first = next(lines, (0, b""))
+    if not first:
+        raise InvalidInputError(f"{path} {'ends within its header' if n_samples else 'is empty'}. Give a GCT file.")
+    header = _text(path, number, first).split("\t")
     names = header[2:]
-    if not names or (n_samples is not None and n_samples != len(names)):
+    if not names:
+        raise InvalidInputError(
+            f"{path}, line {number}: no sample columns. Give a GCT file: two columns of names, then one a sample."
+        )
+    if n_samples not in (None, len(names)):
         raise InvalidInputError(
             f"{path}: {len(names)} sample columns, the header announces {n_samples}. Give a GCT file: two columns of "
             "names, then one a sample."
@@ -120,6 +129,29 @@ def _gct_header(path: Path, lines: Iterator[tuple[int, bytes]]) -> tuple[int | N
     if twice:
         raise InvalidInputError(f"{path}: sample column {twice[0]!r} comes twice. Give each sample one column.")
     return n_rows, names, len(header)
+
+
+def _gct_sizes(path: Path, version: bytes, lines: Iterator[tuple[int, bytes]]) -> tuple[int, int]:
+    """Rows and samples that the second line announces."""
+    if version.startswith(b"#1.3"):
+        raise InvalidInputError(f"{path} is GCT of version #1.3. Write it as version #1.2, without metadata.")
+    number, sizes = next(lines, (0, b""))
+    if not sizes:
+        raise InvalidInputError(f"{path} ends within its header. Give a GCT file.")
+    words = sizes.split()
+    if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
+        raise InvalidInputError(
+            f"{path}, line {number}: {sizes[:40].decode('utf-8', 'replace')!r} instead of the numbers of rows and "
+            "samples. Give a GCT file."
+        )
+    return int(words[0]), int(words[1])
+
+
+def _text(path: Path, number: int, field: bytes) -> str:
+    try:
+        return field.decode()
+    except UnicodeDecodeError:
+        raise InvalidInputError(f"{path}, line {number}: text is not UTF-8. Save the file as UTF-8.") from None
 
 
 def _groups(
@@ -164,8 +196,8 @@ def _tpm_row(path: Path, number: int, text: bytes, names: Sequence[str]) -> NDAr
         return row
     for name, field in zip(names, text.split(b"\t"), strict=True):
         try:
-            good = 0 <= float(field) < float("inf")
-        except ValueError:
+            good = 0 <= parse_numbers(field)[0] < np.inf
+        except pa.ArrowInvalid:
             good = False
         if not good:
             raise InvalidInputError(

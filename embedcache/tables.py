@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from embedcache.errors import InvalidInputError, UnknownNameError
 from embedcache.sequences import open_text
 
-__all__ = ["TargetTable", "read_table", "read_target_table", "stream_table"]
+__all__ = ["NOT_MEASURED", "TargetTable", "read_table", "read_target_table", "stream_table"]
 
-_NOT_MEASURED = ("", "NA", "NaN", "nan")
+NOT_MEASURED = ("", "NA", "NaN", "nan")
+_NO_NUMBERS = ("bool", "date", "time", "period", "interval")  # Parquet types that pandas would turn into numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +52,30 @@ class TargetTable:
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table with every cell as text, empty ones as empty text, so that IDs stay as they are.
 
-    Parquet is known by its suffix and keeps its types; any other file is text, plain or gzip-compressed, with
-    tabs between fields, or commas if its first line has no tab.
+    Parquet is known by its suffix or its first bytes and keeps its types; its index, if it has one, comes first.
+    Any other file is text, plain or gzip-compressed, with tabs between fields, or commas if its first line has
+    no tab.
 
     Raises:
         InvalidInputError: The file is missing, damaged, empty or not a table.
     """
-    if path.suffix != ".parquet":
-        return pd.concat(stream_table(path), ignore_index=True)
     open_text(path).close()  # one text for a missing or unreadable file
+    with path.open("rb") as file:
+        is_parquet = file.read(4) == b"PAR1" or path.suffix.lower() == ".parquet"
+    if not is_parquet:
+        return pd.concat(stream_table(path), ignore_index=True)
     try:
-        return pd.read_parquet(path).rename(columns=str)
+        frame = pd.read_parquet(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InvalidInputError(f"{path} is not a table: {error}. Expected Parquet, as its name says.") from error
+        raise InvalidInputError(f"{path} is not a table: {_reason(error)}. Expected Parquet.") from error
+    named = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
+    return named.rename(columns=str)
+
+
+def _reason(error: Exception) -> str:
+    """The beginning of an error text on one line, without bytes that a terminal would obey."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    return " ".join(text.split())[:200].rstrip(".")
 
 
 def stream_table(path: Path, *, block_bytes: int = 16 << 20) -> Iterator[pd.DataFrame]:
@@ -79,6 +91,10 @@ def stream_table(path: Path, *, block_bytes: int = 16 << 20) -> Iterator[pd.Data
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise InvalidInputError(f"{path}: column {twice!r} comes twice. Give each column its own name.")
+        if len(names) == 1 and ";" in header:
+            raise InvalidInputError(
+                f"{path} has semicolons between its fields. Write tabs or commas, and decimal points."
+            )
         with open_text(path) as file:
             reader = pacsv.open_csv(
                 file.buffer,  # type: ignore[attr-defined]
@@ -91,9 +107,10 @@ def stream_table(path: Path, *, block_bytes: int = 16 << 20) -> Iterator[pd.Data
             yield pd.DataFrame(columns=pd.Index(names), dtype=str)
             for batch in reader:
                 yield batch.to_pandas()
-    except (pa.ArrowInvalid, UnicodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InvalidInputError(f"{path} is not a table: {reason[:200]}. Expected TSV, CSV or Parquet.") from error
+    except (pa.ArrowInvalid, csv.Error, UnicodeError) as error:
+        if isinstance(error, UnicodeError) or "invalid UTF8" in str(error):
+            raise InvalidInputError(f"{path} is not UTF-8 text. Save it as UTF-8, or give Parquet.") from error
+        raise InvalidInputError(f"{path} is not a table: {_reason(error)}. Expected TSV, CSV or Parquet.") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InvalidInputError(f"{path} is cut or damaged: {error}. Copy or download it again.") from error
 
@@ -132,9 +149,13 @@ def read_target_table(
     tissues = [name for name in names if name not in named]
     if not tissues:
         raise InvalidInputError(f"{path} has no column beside IDs. Give one column of numbers a tissue.")
+    if "" in tissues:
+        raise InvalidInputError(f"{path}: column {names.index('') + 1} has no name. Name it, or remove it.")
     ids = _ids(path, table, id_column)
     values = np.stack([_numbers(path, table[name], name, already_log) for name in tissues], axis=1)
     n_missing = int(np.isnan(values).sum())
+    if n_missing == values.size:
+        raise InvalidInputError(f"{path} has no number in {len(ids)} rows. Give at least one measured value.")
     return TargetTable(
         path=path,
         ids=ids,
@@ -154,12 +175,17 @@ def _ids(path: Path, table: pd.DataFrame, column: str) -> list[str]:
             raise InvalidInputError(f"{path}, line {line}: empty {column}. Give every row its ID.")
         if first.setdefault(name, line) != line:
             raise InvalidInputError(f"{path}, line {line}: {column} {name!r} comes twice. Give each one row.")
+    if not first:
+        raise InvalidInputError(f"{path} has no row below its header. Give one row a transcript.")
     return list(first)
 
 
 def _numbers(path: Path, cells: "pd.Series[str]", name: str, already_log: bool) -> NDArray[np.float64]:
     """One column as float64, NaN where nothing was measured."""
-    missing = (cells.isna() | cells.isin(_NOT_MEASURED)).to_numpy(dtype=bool)
+    kind = pd.api.types.infer_dtype(cells, skipna=True)
+    if kind.startswith(_NO_NUMBERS):
+        raise InvalidInputError(f"{path}: column {name!r} holds {kind}. Give numbers, or leave it out (--drop-column).")
+    missing = (cells.isna() | cells.isin(NOT_MEASURED)).to_numpy(dtype=bool)
     values = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     bad = ~missing & ~np.isfinite(values)
     if bad.any():

@@ -2,6 +2,7 @@ import gzip
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,16 +28,17 @@ def attributes(tmp_path: Path) -> Path:
 
 def gct(folder: Path, content: str | bytes = GCT) -> Path:
     path = folder / "e.gct.gz"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogateescape"))
     return path
 
 
 # GCT files
 
 
-@pytest.mark.parametrize("form", ["plain", "gzip", "crlf", "no-counts", "blank-end"])
+@pytest.mark.parametrize("form", ["plain", "gzip", "crlf", "no-counts", "blank-end", "mark"])
 def test_the_mean_of_a_tissue_then_log1p(tmp_path: Path, attributes: Path, form: str) -> None:
     content = {"crlf": GCT.replace("\n", "\r\n"), "no-counts": GCT.split("\n", 2)[2], "blank-end": GCT + "\n"}
+    content["mark"] = "\ufeff" + GCT
     text = content.get(form, GCT).encode()
     table = read_gct(gct(tmp_path, gzip.compress(text) if form == "gzip" else text), attributes, "SMTS")
     assert (table.ids, table.tissues, table.unit) == (["t1", "t2", "t3"], ["Blood", "Skin"], "log1p_tpm")
@@ -73,10 +75,19 @@ def test_real_expression_equals_a_plain_reading(shared_data: Callable[[str], Pat
         ("3\t4\n", "three\n", "line 2: 'three' instead of the numbers"),
         ("s1\ts2", "s1\ts1", "column 's1' comes twice"),
         ("s1\ts2\ts3\ts4", "a\tb\tc\td", "No sample of .* has a tissue"),
+        ("t2\tg\t1\t1", "t2\tg\t1\t1_0", "line 5, sample 's2': '1_0' is no TPM"),
+        ("t2\tg", "\tg", "line 5: no transcript ID"),
+        ("t2\tg", "t\udce9\tg", "line 5: .*UTF-8"),
+        ("s1\ts2", "s1\ts\udce9", "line 3: .*UTF-8"),
+        ("#1.2", "#1.3", "version #1.3"),
+        (GCT, "", "is empty"),
+        (GCT, "#1.2\n", "ends within its header"),
+        (GCT, "transcript\n", "line 1: no sample columns"),
     ],
     ids=[
         "short", "long", "nan", "negative", "infinite", "word", "empty", "twice", "rows", "samples", "sizes",
-        "sample-twice", "strangers",
+        "sample-twice", "strangers", "underscore", "no-id", "latin-1", "latin-1-sample", "version", "nothing",
+        "cut-header", "no-samples",
     ],
 )  # fmt: skip
 def test_a_wrong_gct_gives_one_line(tmp_path: Path, attributes: Path, old: str, new: str, message: str) -> None:
@@ -95,6 +106,13 @@ def test_a_cut_gct_gives_one_line(tmp_path: Path, attributes: Path) -> None:
 def test_an_unknown_tissue_column_offers_the_nearest(tmp_path: Path, attributes: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"'SMTSDD'\. Did you mean 'SMTSD'"):
         read_gct(gct(tmp_path), attributes, "SMTSDD")
+
+
+def test_a_tissue_is_a_name_whatever_the_space_around_it(tmp_path: Path, attributes: Path) -> None:
+    attributes.write_text("SAMPID\tSMTS\ns1\tSkin\ns3\t Skin \ns2\t \ns4\tNA\n")
+    table = read_gct(gct(tmp_path), attributes, "SMTS")
+    assert table.tissues == ["Skin"]
+    assert table.counts["expression samples without a tissue"] == 2
 
 
 def test_twice_the_same_sample_in_the_attributes_is_refused(tmp_path: Path, attributes: Path) -> None:
@@ -163,6 +181,14 @@ def test_values_on_a_log_scale_stay_as_they_are(tmp_path: Path) -> None:
         ("id,Liver\na,1,2,3\n", {}, "is not a table: .*Row #2: Expected 2 columns, got 4"),
         ("id,Liver,Skin\na,1\n", {}, "is not a table: .*Row #2: Expected 3 columns, got 2"),
         ("id,Liver,Liver\na,1,1\n", {}, "column 'Liver' comes twice"),
+        ("id;Liver;Skin\na;1;2\n", {}, "semicolons"),
+        ("id;Liver\na;1,5\n", {}, "semicolons"),
+        ("id,Liver\n", {}, "no row"),
+        ("id,Liver,\na,1,2\n", {}, "column 3 has no name"),
+        ("id,Liver\na,\nb,NA\n", {}, "no number"),
+        ("id,Liv\udce9r\na,1\n", {}, "is not UTF-8"),
+        ("id,Liver\n\udce9,1\n", {}, "is not UTF-8"),
+        ("id,Liver\na,\x01x,1\n", {}, "Expected 2 columns"),
     ],
     ids=[
         "text",
@@ -176,10 +202,41 @@ def test_values_on_a_log_scale_stay_as_they_are(tmp_path: Path) -> None:
         "long-row",
         "short-row",
         "column-twice",
+        "semicolons",
+        "decimal-commas",
+        "no-row",
+        "no-name",
+        "nothing-measured",
+        "latin-1-column",
+        "latin-1-id",
+        "control",
     ],
 )
 def test_a_wrong_table_gives_one_line(tmp_path: Path, text: str, options: dict[str, str], message: str) -> None:
-    (tmp_path / "t.csv").write_text(text)
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(EmbedCacheError, match=message) as error:
         read_target_table(tmp_path / "t.csv", **options)  # type: ignore[arg-type]
-    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (["1", "x"], "line 3, column 'Liver': 'x' is not a number"),
+        ([True, False], "column 'Liver' holds bool"),
+        (pd.to_datetime(["2020-01-01", "2020-01-02"]), "column 'Liver' holds datetime"),
+    ],
+    ids=["text", "truth", "dates"],
+)
+def test_parquet_of_another_type_is_no_number(tmp_path: Path, column: Any, message: str) -> None:
+    pd.DataFrame({"id": ["a", "b"], "Liver": column}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InvalidInputError, match=message):
+        read_target_table(tmp_path / "t.parquet")
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.PARQUET", "t.txt"])
+def test_parquet_is_known_by_its_bytes_and_may_keep_ids_in_its_index(tmp_path: Path, name: str) -> None:
+    frame = pd.DataFrame({"Liver": [1.0, 2.0], "Skin": [0.0, np.nan]}, index=pd.Index(["a", "b"], name="id"))
+    frame.to_parquet(tmp_path / name)
+    table = read_target_table(tmp_path / name)
+    assert (table.ids, table.tissues) == (["a", "b"], ["Liver", "Skin"])
