@@ -12,7 +12,7 @@ cds_end - cds_start is three times the length of the protein. Both are null wher
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["FORMAT", "SAMPLE_COLUMNS", "VERSION", "Dataset", "read_dataset", "read_info", "write_dataset"]
+__all__ = ["FORMAT", "SAMPLE_COLUMNS", "VERSION", "Dataset", "read_dataset", "read_info"]
 
 FORMAT = "embedcache-dataset"
 VERSION = 1
@@ -221,30 +221,3 @@ def sample_schema() -> "pa.Schema":
     return pa.schema(
         [pa.field(name, types[kind], nullable=name not in required) for name, kind in SAMPLE_COLUMNS.items()]
     )
-
-
-def write_dataset(
-    path: Path | str,
-    *,
-    info: Mapping[str, Any],
-    samples: "pd.DataFrame",
-    targets: "pd.DataFrame | None",
-    sequences: Iterable[tuple[Modality, bytes, str]],
-) -> Dataset:
-    """Write a dataset directory, whole or not at all: it appears under its name when it is complete.
-
-    Args:
-        path: A directory that does not exist yet, or is empty.
-        info: What goes into ``dataset.json`` beside format, version and the digests of the files.
-        samples: One row a transcript; columns of ``SAMPLE_COLUMNS``, those that can be null may be left out.
-        targets: One column a tissue, rows as in ``samples``; None for a dataset without targets.
-        sequences: Modality, key and normalised sequence; one that comes again is written once.
-
-    Raises:
-        InvalidInputError: The directory has content, IDs come twice, or a key has no sequence.
-        SplitError: A gene is in two splits.
-    """
-    from embedcache.dataset_write import write
-
-    write(Path(path), info=info, samples=samples, targets=targets, sequences=sequences)
-    return read_dataset(path)

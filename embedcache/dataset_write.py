@@ -19,7 +19,7 @@ from embedcache.errors import InvalidInputError, UnknownNameError
 from embedcache.sequences import MODALITIES, Modality, sequence_key
 from embedcache.splits import check_splits
 
-__all__ = ["DatasetWriter", "describe_input", "made_by_same_command", "write"]
+__all__ = ["DatasetWriter", "describe_input", "made_by_same_command", "write_dataset"]
 
 _GROUP_LETTERS = 8 << 20  # letters in a row group: what a reader holds in memory at a time
 _SEQUENCES = pa.schema(
@@ -153,19 +153,32 @@ class DatasetWriter:
         self._partial.rename(self.path)
 
 
-def write(
-    path: Path,
+def write_dataset(
+    path: Path | str,
     *,
     info: Mapping[str, Any],
     samples: pd.DataFrame,
     targets: pd.DataFrame | None,
     sequences: Iterable[tuple[Modality, bytes, str]],
-) -> None:
-    """Write the files of a dataset; ``embedcache.dataset.write_dataset`` says what goes in."""
-    with DatasetWriter(path) as writer:
+) -> Dataset:
+    """Write a dataset directory, whole or not at all: it appears under its name when it is complete.
+
+    Args:
+        path: A directory that does not exist yet, or is empty.
+        info: What goes into ``dataset.json`` beside format, version and the digests of the files.
+        samples: One row a transcript; columns of ``SAMPLE_COLUMNS``, those that can be null may be left out.
+        targets: One column a tissue, rows as in ``samples``; None for a dataset without targets.
+        sequences: Modality, key and normalised sequence; one that comes again is written once.
+
+    Raises:
+        InvalidInputError: The directory has content, IDs come twice, or a key has no sequence.
+        SplitError: A gene is in two splits.
+    """
+    with DatasetWriter(Path(path)) as writer:
         for modality, key, sequence in sequences:
             writer.add_keyed(modality, key, sequence)
         writer.finish(info, samples, targets)
+    return read_dataset(path)
 
 
 def _check_samples(samples: pd.DataFrame) -> pd.DataFrame:

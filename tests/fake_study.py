@@ -8,7 +8,8 @@ import pandas as pd
 from fakes import FakeEncoder
 
 from embedcache.build import build_cache
-from embedcache.dataset import Dataset, write_dataset
+from embedcache.dataset import Dataset
+from embedcache.dataset_write import write_dataset
 from embedcache.sequences import MODALITIES, Modality, SequenceRecord, sequence_key
 from heads.splits import split_by_gene
 

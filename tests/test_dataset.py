@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from embedcache.dataset import Dataset, read_dataset, read_info, write_dataset
-from embedcache.dataset_write import made_by_same_command
+from embedcache.dataset import Dataset, read_dataset, read_info
+from embedcache.dataset_write import made_by_same_command, write_dataset
 from embedcache.errors import EmbedCacheError, InvalidInputError
 from embedcache.sequences import sequence_key
 from embedcache.splits import SplitError

@@ -14,7 +14,8 @@ from fakes import FakeEncoder
 from sklearn.linear_model import Ridge
 
 from embedcache.build import build_cache
-from embedcache.dataset import Dataset, read_dataset, write_dataset
+from embedcache.dataset import Dataset, read_dataset
+from embedcache.dataset_write import write_dataset
 from embedcache.errors import CacheError, CacheIncompleteError, CacheMismatchError, InvalidInputError
 from embedcache.sequences import SequenceRecord, sequence_key
 from heads import evaluate as evaluation

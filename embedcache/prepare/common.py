@@ -138,5 +138,5 @@ def _join_without_version(table: TargetTable, ids: Sequence[str], exact: NDArray
 
 
 def target_frame(values: NDArray[np.float64], tissues: Sequence[str]) -> pd.DataFrame:
-    """Targets as ``write_dataset`` takes them."""
+    """Targets as ``dataset_write.write_dataset`` takes them."""
     return pd.DataFrame(values, columns=pd.Index(list(tissues)))
