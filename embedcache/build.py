@@ -83,6 +83,8 @@ def build_cache(
         raise CacheError(f"tokens per batch is {tokens_per_batch}, expected at least 1. Raise --tokens-per-batch.")
     started, store, spec = time.monotonic(), Path(store), encoder.spec
     present = EmbeddingStore(store) if (store / "zarr.json").exists() else None
+    if present is not None:
+        present.check_shards()
     with make_plan(records, spec, present) as plan:
         layout = create_store(store, spec, longest=max(plan.lengths, default=0), shard_bytes=shard_bytes)
         _check_room(plan, layout, store)

@@ -46,6 +46,8 @@ def describe_cache(cache: Path) -> list[StoreInfo]:
     Raises:
         CacheError: There is no such directory, or a store is damaged.
     """
+    if cache.exists() and not cache.is_dir():
+        raise CacheError(f"{cache} is not a directory. Give the root of a cache (--cache).")
     if not cache.is_dir():
         raise CacheError(f"{cache} does not exist. Run `embedcache build`, or give the right --cache.")
     return [_describe(path) for path in list_stores(cache)]
@@ -53,6 +55,7 @@ def describe_cache(cache: Path) -> list[StoreInfo]:
 
 def _describe(path: Path) -> StoreInfo:
     store = EmbeddingStore(path)
+    store.check_shards()
     shards = list((path / "tokens" / "c").glob("*/0"))
     commits = [(path / "commits" / task).stat().st_mtime for task in store.tasks]
     spec = store.spec
@@ -77,7 +80,7 @@ def _describe(path: Path) -> StoreInfo:
 def format_cache(stores: list[StoreInfo]) -> str:
     """A table for people."""
     if not stores:
-        return "No stores."
+        return "No stores. Run `embedcache build`, or give another --cache."
     rows = [("modality", "encoder", "weights", "width", "dtype", "sequences", "tokens", "size", "last commit", "store")]
     rows += [
         (

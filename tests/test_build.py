@@ -46,6 +46,13 @@ def test_a_second_build_computes_nothing_and_new_sequences_alone_are_added(tmp_p
     assert set(encoder.embedded) == {r.sequence for r in records[30:]} - {r.sequence for r in records[:30]}
 
 
+def test_a_build_does_not_count_on_a_shard_that_is_lost(tmp_path: Path) -> None:
+    build_cache(random_records(9), FakeEncoder(), tmp_path / "s")
+    (tmp_path / "s" / "tokens" / "c" / "0" / "0").unlink()
+    with pytest.raises(CacheError, match="1 of 1 shards are missing or cut"):
+        build_cache(random_records(9), FakeEncoder(), tmp_path / "s")
+
+
 def test_batches_hold_every_index_once_within_the_budget_longest_first() -> None:
     rng = np.random.default_rng(0)
     for budget in (1, 50, 1000):

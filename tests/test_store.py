@@ -176,7 +176,28 @@ def test_a_damaged_shard_is_refused_by_name(root: Path, damage: str) -> None:
         EmbeddingStore(root)[(0).to_bytes(16, "big")]
 
 
-@pytest.mark.parametrize("record", [b"", b"{}\n", b"rubbish", b'{"version": 1, "crc32c": 1, "sequences": 0}\n'])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_lost_shards_are_found_without_reading(root: Path, damage: str) -> None:
+    commit_task(root, sequences([9, 300, 400]))
+    EmbeddingStore(root).check_shards()
+    shard = root / "tokens/c/1/0"
+    shard.unlink() if damage == "gone" else shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(CacheDamagedError, match=r"1 of 2 shards .*tokens/c/1/0.*--repair"):
+        EmbeddingStore(root).check_shards()
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "index.npy", "commits/abc"])
+def test_a_directory_in_place_of_a_file_is_refused_by_name(root: Path, name: str) -> None:
+    (root / name).unlink(missing_ok=True)
+    (root / name).mkdir()
+    with pytest.raises(CacheDamagedError, match=name):
+        EmbeddingStore(root)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b"", b"{}\n", b"rubbish", b'{"version": 1, "crc32c": 1, "sequences": 0}\n', b'{"version": "1", "crc32c": 0}\n'],
+)
 def test_a_damaged_record_is_refused_by_name(root: Path, record: bytes) -> None:
     (root / "commits" / "abc").write_bytes(record)
     with pytest.raises(CacheDamagedError, match="commits/abc"):
@@ -198,6 +219,9 @@ def change_attributes(root: Path, **changes: object) -> None:
         pytest.param({"shard_rows": 100}, "shard_rows", id="rows"),
         pytest.param({"encoder": None}, "encoder", id="no spec"),
         pytest.param({"encoder": {"name": "x"}}, "other fields", id="spec of another version"),
+        pytest.param({"encoder": {**fake_spec().to_json(), "width": "x"}}, "width", id="width"),
+        pytest.param({"encoder": {**fake_spec().to_json(), "modality": "rma"}}, "modality", id="modality"),
+        pytest.param({"encoder": {**fake_spec().to_json(), "store_dtype": "int3"}}, "store_dtype", id="dtype"),
     ],
 )
 def test_metadata_that_is_not_ours_is_refused(root: Path, changes: dict[str, object], message: str) -> None:

@@ -23,7 +23,9 @@ def committed_tasks(root: Path) -> list[str]:
     try:
         return sorted(path.name for path in (root / "commits").iterdir() if not path.name.startswith("."))
     except FileNotFoundError as error:
-        raise CacheDamagedError(f"{root} has lost its directory commits. Restore it, or build again.") from error
+        raise CacheDamagedError(
+            f"{root} has lost its directory commits. Restore it, or delete {root} and build again."
+        ) from error
 
 
 def encode_record(task: str, entries: Array) -> list[bytes]:
@@ -39,14 +41,14 @@ def read_record(path: Path) -> Array:
         CacheDamagedError: The bytes are not those that were committed.
         CacheError: A newer version of isoheads wrote it.
     """
-    head, _, body = path.read_bytes().partition(b"\n")
     try:
+        head, _, body = path.read_bytes().partition(b"\n")
         header = json.loads(head)
         version, checksum, count = header["version"], header["crc32c"], header["sequences"]
-        entries = np.frombuffer(bytearray(body), ENTRY)
-    except (ValueError, KeyError, TypeError) as error:
+        entries, is_newer = np.frombuffer(bytearray(body), ENTRY), version > FORMAT_VERSION
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CacheDamagedError(f"{path} is damaged ({error}). Delete it and build again.") from error
-    if version > FORMAT_VERSION:
+    if is_newer:
         raise CacheError(f"{path} has version {version}, this isoheads reads up to {FORMAT_VERSION}. Update isoheads.")
     if count != len(entries) or crc32c(entries) != checksum:
         raise CacheDamagedError(f"{path} is damaged: its checksum does not match. Delete it and build again.")
@@ -76,6 +78,8 @@ def _read_index(path: Path) -> tuple[Array, set[str]]:
             entries, tasks, checksum = np.load(file), np.load(file), np.load(file)
     except (FileNotFoundError, ValueError, EOFError, SyntaxError):
         return np.zeros(0, ENTRY), set()
+    except OSError as error:
+        raise CacheDamagedError(f"{path} cannot be read: {error.strerror}. Delete it; it is made again.") from error
     if entries.dtype != ENTRY or crc32c(entries) != checksum:
         return np.zeros(0, ENTRY), set()
     return entries, set(tasks.tolist())

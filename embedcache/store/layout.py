@@ -11,14 +11,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcache.encoders.spec import EncoderSpec
+from embedcache.encoders.spec import EncoderSpec, StoreDtype
 from embedcache.errors import CacheDamagedError, CacheError, CacheMismatchError
+from embedcache.sequences import MODALITIES
 from embedcache.store.files import create_file, sync_directory
 
 __all__ = [
@@ -74,6 +75,11 @@ class Layout:
     def row_bytes(self) -> int:
         """Bytes of one token."""
         return self.width * self.stored.itemsize
+
+    @property
+    def index_bytes(self) -> int:
+        """Bytes of the index at the end of a shard."""
+        return 16 * (self.shard_rows // INNER_ROWS) + 4
 
     @property
     def inner_bytes(self) -> int:
@@ -163,8 +169,11 @@ def read_layout(root: Path) -> Layout:
         found, version = attributes["format"], attributes["version"]
     except FileNotFoundError as error:
         raise CacheError(f"{root} holds no store: zarr.json is missing. Build it first.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CacheDamagedError(f"{path} is not the metadata of a store ({error!r}). Build the store again.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CacheDamagedError(
+            f"{path} is not the metadata of a store ({reason}). Restore it, or delete {root} and build again."
+        ) from error
     if found != FORMAT or not isinstance(version, int) or version > FORMAT_VERSION:
         raise CacheError(
             f"{path} has format {found!r} version {version!r}; this isoheads reads {FORMAT!r} up to version "
@@ -177,9 +186,23 @@ def _parse_layout(path: Path, attributes: Mapping[str, Any]) -> Layout:
     shard_rows = attributes.get("shard_rows")
     if not isinstance(shard_rows, int) or shard_rows <= 0 or shard_rows % INNER_ROWS:
         raise CacheDamagedError(
-            f"{path}: shard_rows is {shard_rows!r}, expected a multiple of {INNER_ROWS}. Build the store again."
+            f"{path}: shard_rows is {shard_rows!r}, expected a multiple of {INNER_ROWS}. Restore the file, or delete "
+            f"{path.parent} and build again."
         )
     encoder = attributes.get("encoder")
     if not isinstance(encoder, dict):
-        raise CacheDamagedError(f"{path}: the encoder spec is missing. Build the store again.")
-    return Layout(spec=EncoderSpec.from_json(encoder, str(path)), shard_rows=shard_rows)
+        raise CacheDamagedError(
+            f"{path}: the encoder spec is missing. Restore the file, or delete {path.parent} and build again."
+        )
+    spec = EncoderSpec.from_json(encoder, str(path))
+    good = {
+        "width": isinstance(spec.width, int) and spec.width > 0,
+        "modality": spec.modality in MODALITIES,
+        "store_dtype": spec.store_dtype in get_args(StoreDtype),
+    }
+    if wrong := [name for name, is_good in good.items() if not is_good]:
+        raise CacheDamagedError(
+            f"{path}: {wrong[0]} of the encoder is {encoder[wrong[0]]!r}. Restore the file, or delete {path.parent} "
+            "and build again."
+        )
+    return Layout(spec=spec, shard_rows=shard_rows)

@@ -219,11 +219,36 @@ class EmbeddingStore(Mapping[bytes, Array]):
 
         return [p for p in range(len(self)) if crc32c(self.view(p).view(torch.uint8).numpy()) != self._crc[p]]
 
+    def check_shards(self) -> None:
+        """Look whether every committed shard is there in its length; reads nothing but sizes.
+
+        Raises:
+            CacheDamagedError: Some are missing or cut.
+        """
+        n_rows = np.zeros(int(self._shard.max(initial=-1)) + 1, np.int64)
+        np.maximum.at(n_rows, self._shard, self._start + self.lengths)
+        lost = [number for number in np.unique(self._shard).tolist() if self._is_short(number, int(n_rows[number]))]
+        if lost:
+            raise CacheDamagedError(
+                f"{len(lost)} of {len(np.unique(self._shard))} shards are missing or cut, such as "
+                f"{self._shard_path(lost[0])}. Restore them, or run `embedcache verify --repair` and build again."
+            )
+
+    def _is_short(self, number: int, n_rows: int) -> bool:
+        expected = -(-n_rows // INNER_ROWS) * self.layout.inner_bytes + self.layout.index_bytes
+        try:
+            return self._shard_path(number).stat().st_size < expected
+        except OSError:
+            return True
+
+    def _shard_path(self, number: int) -> Path:
+        return self.root / "tokens" / "c" / str(number) / "0"
+
     def _map(self, position: int) -> "tuple[Tensor, mmap.mmap]":
         number = int(self._shard[position])
         with self._lock:
             if number not in self._maps:
-                self._maps[number] = _map_shard(self.root / "tokens" / "c" / str(number) / "0", self.layout)
+                self._maps[number] = _map_shard(self._shard_path(number), self.layout)
             return self._maps[number]
 
 
@@ -232,7 +257,7 @@ def _map_shard(path: Path, layout: Layout) -> "tuple[Tensor, mmap.mmap]":
     import torch
 
     n_inner = layout.shard_rows // INNER_ROWS
-    index_bytes = 16 * n_inner + 4
+    index_bytes = layout.index_bytes
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
