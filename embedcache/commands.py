@@ -130,3 +130,37 @@ def encoders(
 
     cards = list_cards(modality)
     print(json.dumps(cards, indent=1) if as_json else format_cards(cards))
+
+
+@app.command()
+def verify(
+    cache: CacheOption = Path("cache"),
+    dataset: Annotated[
+        Path | None, typer.Option(help="Also look whether every sequence of this dataset is there.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option(help="Withdraw damaged commits, so that the next build computes them. Not during a build.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every byte of a cache and compare its checksum; exit code 1 if any is wrong."""
+    from embedcache.care import verify_cache
+
+    report = verify_cache(cache, dataset=dataset, repair=repair)
+    print(json.dumps(report.to_json(), indent=1) if as_json else report)
+    report.raise_if_damaged()
+
+
+@app.command()
+def gc(
+    cache: CacheOption = Path("cache"),
+    older_than_hours: Annotated[
+        float, typer.Option(min=0, help="Spare younger files: a build may be about to commit them.")
+    ] = 12.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what killed builds left behind: orphan shards and temporary files."""
+    from embedcache.care import collect_cache
+
+    found = collect_cache(cache, older_than_hours)
+    print(json.dumps([one.to_json() for one in found], indent=1) if as_json else "\n".join(map(str, found)))

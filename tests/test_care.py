@@ -1,0 +1,99 @@
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fakes import FakeEncoder, random_records
+
+from embedcache.build import build_cache
+from embedcache.care import verify_cache
+from embedcache.errors import CacheDamagedError, CacheError
+from embedcache.store import EmbeddingStore, store_path
+from embedcache.store.care import check_store, collect_garbage, repair_store
+
+SHARD_BYTES = 1 << 14
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = store_path(tmp_path / "cache", FakeEncoder().spec)
+    build_cache(random_records(60), FakeEncoder(), path, shard_bytes=SHARD_BYTES)
+    return path
+
+
+def shard(root: Path, number: int) -> Path:
+    return root / "tokens" / "c" / str(number) / "0"
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a bit of a row": lambda root: flip(shard(root, 1), 1000),
+    "a bit of the index": lambda root: flip(shard(root, 1), -10),
+    "a short shard": lambda root: shard(root, 1).write_bytes(shard(root, 1).read_bytes()[:-50]),
+    "an empty shard": lambda root: shard(root, 1).write_bytes(b""),
+    "a missing shard": lambda root: shard(root, 1).unlink(),
+    "a record": lambda root: flip(sorted((root / "commits").iterdir())[0], 100),
+    "an empty record": lambda root: sorted((root / "commits").iterdir())[0].write_bytes(b""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_found_withdrawn_and_computed_again(root: Path, damage: str) -> None:
+    whole = {key: rows.tobytes() for key, rows in EmbeddingStore(root).items()}
+    assert not check_store(root).damages
+    DAMAGES[damage](root)
+    check = check_store(root)
+    assert len(check.damages) == 1 and check.damages[0].reason in str(check)
+    assert repair_store(root, check) == 1 and not check_store(root).damages
+    encoder = FakeEncoder()
+    build_cache(random_records(60), encoder, root)
+    assert 0 < len(encoder.embedded) < len(whole)
+    assert {key: rows.tobytes() for key, rows in EmbeddingStore(root).items()} == whole
+
+
+def test_a_flipped_bit_is_named_by_its_sequence(root: Path) -> None:
+    store = EmbeddingStore(root)
+    flip(shard(root, 0), 3)
+    damaged = [key for position, key in enumerate(store) if position in store.damaged()]
+    assert check_store(root).damages[0].keys == (damaged[0].hex(),)
+
+
+def test_verify_tells_damage_by_its_exit_and_repairs_on_request(root: Path) -> None:
+    cache = root.parents[1]
+    verify_cache(cache).raise_if_damaged()
+    flip(shard(root, 0), 3)
+    with pytest.raises(CacheDamagedError, match="verify --repair"):
+        verify_cache(cache).raise_if_damaged()
+    report = verify_cache(cache, repair=True)
+    report.raise_if_damaged()
+    assert report.repaired == 1 and "build" in str(report)
+    with pytest.raises(CacheError, match="does not exist"):
+        verify_cache(cache / "none")
+
+
+def test_garbage_is_removed_when_it_is_old_and_numbers_are_never_given_again(root: Path) -> None:
+    shards = len(list((root / "tokens" / "c").iterdir()))
+    orphan = root / "tokens" / "c" / str(shards)
+    orphan.mkdir()
+    (orphan / "0").write_bytes(b"lost attempt")
+    leftovers = [root / "commits" / ".task.0123", orphan / ".0.4567", root / ".index.npy.89ab"]
+    for path in leftovers:
+        path.write_bytes(b"half")
+    assert collect_garbage(root).spared == 4 and (orphan / "0").exists()
+    old = time.time() - 13 * 3600
+    for path in [orphan / "0", *leftovers]:
+        os.utime(path, (old, old))
+    for path in (root / "tokens" / "c").glob("*/0"):
+        os.utime(path, (old, old))  # committed shards stay, however old
+    found = collect_garbage(root)
+    assert (found.shards, found.temporary_files, found.spared) == (1, 3, 0)
+    assert not (orphan / "0").exists() and orphan.is_dir() and not any(path.exists() for path in leftovers)
+    build_cache(random_records(5, seed=9), FakeEncoder(), root)
+    assert (root / "tokens" / "c" / str(shards + 1) / "0").exists()
+    assert EmbeddingStore(root).damaged() == []
