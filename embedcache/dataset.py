@@ -12,14 +12,14 @@ cds_end - cds_start is three times the length of the protein. Both are null wher
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcache.errors import InvalidInputError, UnknownNameError
-from embedcache.sequences import MODALITIES, Modality
+from embedcache.sequences import MODALITIES, Modality, sequence_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ __all__ = ["FORMAT", "SAMPLE_COLUMNS", "VERSION", "Dataset", "read_dataset", "re
 
 FORMAT = "embedcache-dataset"
 VERSION = 1
+_SPLITS = ("train", "validation", "test")
 
 SAMPLE_COLUMNS = {
     "transcript_id": "string",
@@ -89,18 +90,26 @@ class Dataset:
 
     def sequences(self, modality: Modality) -> Iterator[tuple[bytes, str]]:
         """Stream the distinct sequences of one modality with their keys."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         _modality(modality)
-        with pq.ParquetFile(self.path / "sequences.parquet") as file:
-            for group in range(file.num_row_groups):
-                statistics = file.metadata.row_group(group).column(0).statistics
-                if statistics is not None and statistics.has_min_max and statistics.min != modality:
-                    continue
-                for batch in file.iter_batches(batch_size=256, row_groups=[group]):
-                    for found, key, sequence in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                        if found == modality:
-                            yield key, sequence
+        path = self.path / "sequences.parquet"
+        try:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    statistics = file.metadata.row_group(group).column(0).statistics
+                    if statistics is not None and statistics.has_min_max and statistics.min != modality:
+                        continue
+                    for batch in file.iter_batches(batch_size=256, row_groups=[group]):
+                        for found, key, sequence in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                            if found == modality:
+                                _check_key(path, key, sequence, modality)
+                                yield key, sequence
+        except (OSError, pa.ArrowInvalid) as error:
+            raise InvalidInputError(
+                f"{path} cannot be read: {_first_line(error)}. Prepare the dataset again."
+            ) from error
 
     def encoder(self, modality: Modality) -> str | None:
         """Default encoder of a modality, as chosen when the dataset was prepared."""
@@ -114,7 +123,7 @@ class Dataset:
         lines += [f"{n:>12,}  {name}" for name, n in self.info.get("counts", {}).items() if n]
         lines += [f"{n:>12,}  left out: {reason}" for reason, n in self.info.get("left_out", {}).items() if n]
         splits = self.samples["split"].value_counts()
-        lines.append("      splits  " + ", ".join(f"{name} {n:,}" for name, n in splits.items()))
+        lines.append("      splits  " + ", ".join(f"{name} {splits.get(name, 0):,}" for name in _SPLITS))
         if truth := self.info.get("truth", {}).get("explainable_r2"):
             shown = ", ".join(f"{names} {share:.2f}" for names, share in truth.items())
             lines.append(f"       truth  share of variance that can be explained: {shown}")
@@ -158,6 +167,7 @@ def read_info(path: Path | str) -> dict[str, Any]:
             f"{file} has format version {info.get('version')}, this program reads {VERSION}. "
             "Install the release that wrote it, or prepare the dataset again."
         )
+    _check_info(file, info)
     return info
 
 
@@ -183,6 +193,32 @@ def read_dataset(path: Path | str) -> Dataset:
     return Dataset(path=path, info=info, samples=samples, targets=targets)
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(".")
+
+
+def _check_key(path: Path, key: bytes, sequence: str, modality: Modality) -> None:
+    if sequence_key(sequence, modality) != key:
+        raise InvalidInputError(
+            f"{path}: a {modality} sequence is not the one of its key {key.hex()}. Prepare the dataset again."
+        )
+
+
+def _check_info(file: Path, info: Mapping[str, Any]) -> None:
+    """The fields that readers count on have the form that they count on."""
+    files, tissues = info.get("files"), info.get("tissues")
+    good = {
+        "files": isinstance(files, dict)
+        and {"samples.parquet", "sequences.parquet"} <= set(files)
+        and all(isinstance(entry, dict) and {"size_bytes", "sha256"} <= set(entry) for entry in files.values()),
+        "tissues": isinstance(tissues, list) and all(isinstance(name, str) for name in tissues),
+        **{name: isinstance(info.get(name, {}), dict) for name in ("encoders", "counts", "left_out")},
+        "labels": isinstance(info.get("labels", []), list),
+    }
+    if wrong := [name for name, is_good in good.items() if not is_good]:
+        raise InvalidInputError(f"{wrong[0]!r} of {file} is not what it should be. Prepare the dataset again.")
+
+
 def _read_parquet(path: Path, columns: list[str]) -> "pd.DataFrame":
     import pandas as pd
     import pyarrow as pa
@@ -191,7 +227,7 @@ def _read_parquet(path: Path, columns: list[str]) -> "pd.DataFrame":
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InvalidInputError(f"{path} cannot be read: {error}. Prepare the dataset again.") from error
+        raise InvalidInputError(f"{path} cannot be read: {_first_line(error)}. Prepare the dataset again.") from error
     if table.column_names != columns:
         different = sorted(set(table.column_names) ^ set(columns))
         raise InvalidInputError(f"{path} has other columns than expected: {different}. Prepare the dataset again.")

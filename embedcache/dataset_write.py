@@ -6,8 +6,10 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 import pandas as pd
@@ -16,6 +18,8 @@ import pyarrow.parquet as pq
 
 from embedcache.dataset import FORMAT, SAMPLE_COLUMNS, VERSION, Dataset, read_dataset, read_info, sample_schema
 from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.interrupt import stop_at_once
+from embedcache.partial import make_partial, remove_abandoned
 from embedcache.sequences import MODALITIES, Modality, sequence_key
 from embedcache.splits import check_splits
 
@@ -76,7 +80,7 @@ class DatasetWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._partial = path.parent / f".{path.name}.{os.getpid()}.partial"
+        self._place = Path(os.path.realpath(path))  # a name such as "." has no parent to hide things in
         self._keys: set[bytes] = set()
         self._waiting: dict[Modality, list[tuple[bytes, str]]] = {modality: [] for modality in MODALITIES}
         self._letters = dict.fromkeys(MODALITIES, 0)
@@ -86,18 +90,40 @@ class DatasetWriter:
         """Make the hidden directory that later becomes the dataset."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InvalidInputError(f"{self.path} exists already. Choose another output, or remove it first.")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir()
-        self._writer = pq.ParquetWriter(
-            self._partial / "sequences.parquet", _SEQUENCES, compression="zstd", use_dictionary=["modality"]
-        )
+        self._new_parents = [parent for parent in self._place.parents if not parent.exists()]
+        self._stop = stop_at_once(f"Stopped; nothing was left at {self.path}. Run the same command to start over.")
+        try:
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(self._place)
+            self._partial, self._lock = make_partial(self._place)
+            self._writer = pq.ParquetWriter(
+                self._partial / "sequences.parquet", _SEQUENCES, compression="zstd", use_dictionary=["modality"]
+            )
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        self._stop.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Remove what was not finished."""
-        self._writer.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Remove what was not finished; a full or failing disk becomes one line."""
+        with suppress(OSError):
+            self._writer.close()
         shutil.rmtree(self._partial, ignore_errors=True)
+        os.close(self._lock)
+        if error is not None:
+            for parent in self._new_parents:
+                with suppress(OSError):
+                    parent.rmdir()
+        self._stop.__exit__(None, None, None)
+        if isinstance(error, OSError):
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: OSError) -> InvalidInputError:
+        reason = error.strerror or str(error).partition("\n")[0]
+        return InvalidInputError(
+            f"{self.path} cannot be written: {reason}. Nothing was left there. Free space or mend its permissions, "
+            "or choose another --output."
+        )
 
     @property
     def scratch(self) -> Path:
@@ -140,6 +166,7 @@ class DatasetWriter:
             raise InvalidInputError(
                 f"{len(targets)} rows of targets for {len(samples)} samples. Give one row a sample."
             )
+        _check_tissues(targets)
         for modality in info.get("encoders", {}):
             if modality not in MODALITIES:
                 raise UnknownNameError("modality", modality, MODALITIES)
@@ -150,7 +177,7 @@ class DatasetWriter:
                 raise InvalidInputError(f"{len(missing)} {modality} keys of samples have no sequence. Give them all.")
         self._writer.close()
         _write_tables(self._partial, info, samples, targets)
-        self._partial.rename(self.path)
+        self._partial.rename(self._place)
 
 
 def write_dataset(
@@ -179,6 +206,13 @@ def write_dataset(
             writer.add_keyed(modality, key, sequence)
         writer.finish(info, samples, targets)
     return read_dataset(path)
+
+
+def _check_tissues(targets: pd.DataFrame | None) -> None:
+    names = [] if targets is None else [str(name) for name in targets.columns]
+    for name in names:
+        if not name or name == "transcript_id" or names.count(name) > 1:
+            raise InvalidInputError(f"Tissue {name!r} is empty, comes twice or is reserved. Give it another name.")
 
 
 def _check_samples(samples: pd.DataFrame) -> pd.DataFrame:

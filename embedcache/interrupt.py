@@ -8,7 +8,7 @@ from types import FrameType
 
 from embedcache.errors import EmbedCacheError
 
-__all__ = ["StopFlag", "StoppedError", "stop_requests"]
+__all__ = ["StopFlag", "StoppedError", "stop_at_once", "stop_requests"]
 
 
 class StoppedError(EmbedCacheError):
@@ -57,6 +57,30 @@ def stop_requests() -> Iterator[StopFlag]:
         signal.signal(number, ask)
     try:
         yield flag
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stop_at_once(message: str) -> Iterator[None]:
+    """Within this block the first SIGINT or SIGTERM raises ``StoppedError``, so that clean-up runs.
+
+    For work that is lost when it stops. A second signal acts as it always does; outside the main thread all do.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def stop(number: int, _: FrameType | None) -> None:
+        signal.signal(number, earlier[signal.Signals(number)])
+        raise StoppedError(message, number)
+
+    for number in earlier:
+        signal.signal(number, stop)
+    try:
+        yield
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

@@ -1,6 +1,8 @@
+import errno
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +130,22 @@ def damage_columns(path: Path) -> None:
     (path / "dataset.json").write_text(json.dumps(info))
 
 
+def change_info(**changes: Any) -> Any:
+    def damage(path: Path) -> None:
+        info = json.loads((path / "dataset.json").read_text())
+        (path / "dataset.json").write_text(json.dumps({**info, **changes}))
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (change_info(files=None), "'files' of .* is not"),
+        (change_info(files={}), "'files' of .* is not"),
+        (change_info(files={"samples.parquet": 1, "sequences.parquet": 1}), "'files' of .* is not"),
+        (change_info(tissues=3), "'tissues' of .* is not"),
+        (change_info(encoders=["x"]), "'encoders' of .* is not"),
         (lambda path: path.rename(path.with_name("moved")), "There is no dataset at"),
         (lambda path: (path / "dataset.json").unlink(), "has no dataset.json"),
         (lambda path: (path / "dataset.json").write_text("{"), "cannot be read"),
@@ -140,7 +155,21 @@ def damage_columns(path: Path) -> None:
         (lambda path: (path / "samples.parquet").write_bytes(b"PAR1"), "has 4 bytes instead of"),
         (damage_columns, "other columns than expected: .'tss'."),
     ],
-    ids=["moved", "no-json", "cut-json", "other-json", "newer", "no-targets", "cut-samples", "other-columns"],
+    ids=[
+        "no-files",
+        "empty-files",
+        "odd-files",
+        "odd-tissues",
+        "odd-encoders",
+        "moved",
+        "no-json",
+        "cut-json",
+        "other-json",
+        "newer",
+        "no-targets",
+        "cut-samples",
+        "other-columns",
+    ],
 )
 def test_a_damaged_dataset_gives_one_line(tmp_path: Path, damage: Any, message: str) -> None:
     write(tmp_path / "d")
@@ -148,6 +177,50 @@ def test_a_damaged_dataset_gives_one_line(tmp_path: Path, damage: Any, message: 
     with pytest.raises(InvalidInputError, match=message) as error:
         read_dataset(tmp_path / "d")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "letter"])
+def test_damaged_sequences_are_told_in_one_line(tmp_path: Path, damage: str) -> None:
+    dataset = write(tmp_path / "d")
+    file = tmp_path / "d" / "sequences.parquet"
+    if damage == "zeros":
+        file.write_bytes(bytes(file.stat().st_size))
+    else:
+        table = pd.read_parquet(file)
+        table["sequence"] = table["sequence"].str.replace("ACGTACGT", "ACGTACGA")
+        table.to_parquet(file)
+    with pytest.raises(InvalidInputError, match=r"sequences\.parquet") as error:
+        list(dataset.sequences("dna"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["transcript_id", "", "Liver"])
+def test_a_tissue_has_a_name_of_its_own(tmp_path: Path, name: str) -> None:
+    table = targets()
+    table.columns = pd.Index([name, "Liver"])
+    with pytest.raises(InvalidInputError, match="Give it another name"):
+        write(tmp_path / "d", targets=table)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_gives_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InvalidInputError, match=r"d cannot be written: .*--output"):
+        write(tmp_path / "file" / "d")
+
+
+def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    def full() -> Iterator[tuple[Any, bytes, str]]:
+        yield "dna", key("dna", 0), SEQUENCES["dna"][0]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InvalidInputError, match="cannot be written: No space left on device"):
+        write(tmp_path / "a" / "b" / "d", sequences=full())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_summary_shows_empty_splits(tmp_path: Path) -> None:
+    assert "train 2, validation 0, test 1" in write(tmp_path / "d").summary()
 
 
 def test_changed_bytes_are_found_on_request(tmp_path: Path) -> None:
