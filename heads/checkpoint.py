@@ -1,10 +1,16 @@
-"""Tensors and plain values in one safetensors file, replaced in one step. Nothing is pickled."""
+"""Tensors and plain values in one safetensors file, replaced in one step. Nothing is pickled.
+
+The header holds the values as JSON text and a checksum of them and of the tensors, because safetensors has none.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from google_crc32c import extend
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -12,14 +18,30 @@ from torch import Tensor
 from embedcache.errors import EmbedCacheError
 from embedcache.store.files import replace_file
 
-__all__ = ["CheckpointError", "nested", "read_tensors", "write_tensors"]
+__all__ = ["CheckpointError", "nested", "read_tensors", "write_tensors", "writing"]
 
-_ENTRY = "isoheads"
+_ENTRY, _CHECKSUM = "isoheads", "crc32c"
 _VERSION = 1
 
 
 class CheckpointError(EmbedCacheError):
     """A checkpoint or a run directory is missing, damaged, unfinished, or of another configuration."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What fails when a file is written, as one line.
+
+    Raises:
+        CheckpointError: The disk is full, the directory read-only, and the like.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error.strerror or error}. What was there is kept. "
+            "Make room or give write permission, and run the same command again."
+        ) from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
@@ -29,10 +51,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], values: Mapping[str
         path: The file.
         tensors: Any device; written as they are.
         values: JSON values; floats come back bit for bit.
+
+    Raises:
+        CheckpointError: It cannot be written; an older file is left as it was.
     """
-    text = json.dumps({"version": _VERSION, **values})  # order kept: history is written out again
-    content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {_ENTRY: text})
-    replace_file(path, [content])
+    header = {"version": _VERSION, **values}  # order kept: history is written out again
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # one entry: safetensors writes several in any order, and equal runs must have equal bytes
+    content = save(on_cpu, {_ENTRY: json.dumps({_CHECKSUM: _checksum(on_cpu, header), **header})})
+    with writing(path):
+        replace_file(path, [content])
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -43,9 +71,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_ENTRY)
+            text = (file.metadata() or {}).get(_ENTRY, "null")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a Mapping
-        values = json.loads(text or "null")
+        values = json.loads(text)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist. Train the run first, with `heads train`.") from error
     except (SafetensorError, ValueError, OSError) as error:
@@ -54,7 +82,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(
             f"{path} is not a file of this version of isoheads. Use the release that wrote it, or train again."
         )
+    if values.pop(_CHECKSUM, None) != _checksum(tensors, values):
+        raise CheckpointError(f"{path} is damaged: its checksum is wrong. Remove the run directory and train again.")
     return tensors, values
+
+
+def _checksum(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    total = extend(0, json.dumps(header).encode())
+    for name, tensor in sorted(tensors.items()):
+        total = extend(total, f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        total = extend(total, tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"{total:08x}"
 
 
 def nested(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

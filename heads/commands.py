@@ -1,8 +1,10 @@
 """The subcommands of ``heads``. Each one translates its options and calls one public function."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -24,26 +26,27 @@ EncoderOption = Annotated[
     list[str] | None,
     typer.Option(metavar="MODALITY=NAME", help="Store to read, where there are several: rna=nt-v2-250m."),
 ]
+Settings = TypeVar("Settings", ModelConfig, TrainConfig)
 _MODEL, _TRAIN = ModelConfig(), TrainConfig()
 
 
 @app.command()
 def train(
-    modalities: Annotated[str, typer.Option(help="What the model reads, comma-separated.")] = ",".join(MODALITIES),
+    modalities: Annotated[str, typer.Option(help="What the model reads, of dna, rna, protein.")] = ",".join(MODALITIES),
     dataset: DatasetOption = Path("dataset"),
     cache: CacheOption = Path("cache"),
     run: RunOption = Path("runs/run"),
     encoder: EncoderOption = None,
     aggregator: Annotated[str, typer.Option(help=f"How they are mixed: {', '.join(AGGREGATORS)}.")] = _MODEL.aggregator,
     centres: Annotated[Centres, typer.Option(help="Whose tokens are updated and pooled.")] = _MODEL.centres,
-    heads: Annotated[int, typer.Option(min=1, help="Attention heads of a block.")] = _MODEL.heads,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads of a block; divides each width.")] = _MODEL.heads,
     rounds: Annotated[int, typer.Option(min=1, help="How often each centre reads the others.")] = _MODEL.rounds,
     width: Annotated[
         int | None, typer.Option(min=1, help="Project tokens to this width first. Default: each encoder's own.")
     ] = _MODEL.width,
     hidden: Annotated[int, typer.Option(min=1, help="Width of the hidden layers of concat.")] = _MODEL.hidden,
-    dropout: Annotated[float, typer.Option(min=0, max=1, help="Dropout of concat.")] = _MODEL.dropout,
-    learning_rate: Annotated[float, typer.Option(help="Adam's step.")] = _TRAIN.learning_rate,
+    dropout: Annotated[float, typer.Option(min=0, max=1, help="Dropout of concat, below 1.")] = _MODEL.dropout,
+    learning_rate: Annotated[float, typer.Option(help="Adam's step, above 0.")] = _TRAIN.learning_rate,
     batch_size: Annotated[int, typer.Option(min=1, help="Transcripts a step.")] = _TRAIN.batch_size,
     epochs: Annotated[int, typer.Option(min=1, help="Most passes over the training rows.")] = _TRAIN.epochs,
     patience: Annotated[
@@ -58,27 +61,8 @@ def train(
     ] = _TRAIN.max_tokens_per_batch,
 ) -> None:
     """Train one run from the cache. The same command again goes on where it stopped."""
-    model = ModelConfig(
-        modalities=_modalities(modalities),
-        aggregator=aggregator,
-        centres=centres,
-        heads=heads,
-        rounds=rounds,
-        width=width,
-        hidden=hidden,
-        dropout=dropout,
-    )
-    config = TrainConfig(
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        epochs=epochs,
-        patience=patience,
-        weight_decay=weight_decay,
-        seed=seed,
-        data_seed=data_seed,
-        device=device,
-        max_tokens_per_batch=max_tokens_per_batch,
-    )
+    options = {**locals(), "modalities": _modalities(modalities)}
+    model, config = _settings(ModelConfig, options), _settings(TrainConfig, options)
     encoders = parse_by_modality("--encoder", encoder or [])
     from heads.train import train
 
@@ -91,7 +75,7 @@ def evaluate(
     dataset: Annotated[Path | None, typer.Option(help="Where the dataset of the run is, if it was moved.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Where its cache is, if it was moved.")] = None,
     device: DeviceOption = "auto",
-    resamples: Annotated[int, typer.Option(min=100, help="Draws of genes for the intervals.")] = 2000,
+    resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws of genes for the intervals.")] = 2000,
     as_json: JsonOption = False,
 ) -> None:
     """Score the test rows of a finished run, once, beside its baselines."""
@@ -113,6 +97,11 @@ def predict(
     from heads.predict import predict
 
     print(predict(run, dataset, cache, output, device=device))
+
+
+def _settings(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
+    """Each field of the settings is an option of the same name."""
+    return kind(**{field.name: options[field.name] for field in fields(kind)})
 
 
 def _modalities(text: str) -> tuple[Modality, ...]:

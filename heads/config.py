@@ -11,6 +11,9 @@ __all__ = ["AGGREGATORS", "Centres", "ModelConfig", "TrainConfig"]
 
 Centres = Literal["all", "dna", "rna", "protein"]
 
+_LARGEST = 65_536  # of a width; such a layer has 16 GiB
+_MANY = 2**63 - 1  # what torch takes as a seed
+
 AGGREGATORS: dict[str, str] = {
     "cross-attention": "heads.aggregators:CrossAttentionAggregator",
     "concat": "heads.aggregators:ConcatAggregator",
@@ -54,9 +57,9 @@ class ModelConfig:
                 "Choose one of them, or all."
             )
         for name in ("heads", "rounds", "hidden"):
-            _at_least(1, name, getattr(self, name))
+            _within(1, _LARGEST, name, getattr(self, name))
         if self.width is not None:
-            _at_least(1, "width", self.width)
+            _within(1, _LARGEST, "width", self.width)
             if self.width % self.heads and self.aggregator == "cross-attention":
                 raise InvalidSettingError(
                     f"width {self.width} is not a multiple of {self.heads} heads. Change one of them."
@@ -106,15 +109,15 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "epochs", "patience"):
-            _at_least(1, name, getattr(self, name))
+            _within(1, _MANY, name, getattr(self, name))
         for name in ("seed", "data_seed"):
-            _at_least(0, name, getattr(self, name))
+            _within(0, _MANY, name, getattr(self, name))
         if self.max_tokens_per_batch is not None:
-            _at_least(1, "max_tokens_per_batch", self.max_tokens_per_batch)
-        if not 0 < self.learning_rate < float("inf"):
-            raise InvalidSettingError(f"learning_rate is {self.learning_rate}. Give a positive number.")
-        if not 0 <= self.weight_decay < float("inf"):
-            raise InvalidSettingError(f"weight_decay is {self.weight_decay}. Give 0 or a positive number.")
+            _within(1, _MANY, "max_tokens_per_batch", self.max_tokens_per_batch)
+        if not 0 < self.learning_rate <= 1e6:
+            raise InvalidSettingError(f"learning_rate is {self.learning_rate}. Give a number above 0, at most 1e6.")
+        if not 0 <= self.weight_decay <= 1e6:
+            raise InvalidSettingError(f"weight_decay is {self.weight_decay}. Give a number from 0 to 1e6.")
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
             raise InvalidSettingError(f"device is {self.device!r}. Give auto, cpu, cuda or cuda:NUMBER.")
@@ -130,9 +133,9 @@ class TrainConfig:
         return cls(**found)
 
 
-def _at_least(least: int, name: str, value: int) -> None:
-    if value < least:
-        raise InvalidSettingError(f"{name} is {value}. Give {least} or more.")
+def _within(least: int, most: int, name: str, value: int) -> None:
+    if not least <= value <= most:
+        raise InvalidSettingError(f"{name} is {value}. Give a number from {least} to {most:,}.")
 
 
 def _check_names(cls: type[Any], found: Mapping[str, Any]) -> None:

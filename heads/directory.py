@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.store.files import create_file, replace_file
-from heads.checkpoint import CheckpointError
+from heads.checkpoint import CheckpointError, writing
 
 __all__ = ["CONFIG_VERSION", "RunDirectory"]
 
 CONFIG_VERSION = 1
 
-_SETTINGS = ("model", "training", "encoders", "tissues", "scaler")
+_SETTINGS = ("model", "training", "encoders", "tissues", "scaler", "labels")
+_ENTRIES = dict.fromkeys(("model", "training", "encoders", "scaler", "dataset"), dict) | {
+    "tissues": list,
+    "labels": list,
+    "cache": str,
+}
 
 
 class RunDirectory:
@@ -46,20 +51,26 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a")
         except OSError as error:
-            raise CheckpointError(f"{self.path} cannot be written: {error.strerror}. Choose another run.") from error
+            raise CheckpointError(
+                f"{self.path} cannot be written: {error.strerror}. Choose another run directory."
+            ) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise CheckpointError(
                     f"Another process trains {self.path} now. Wait for it, or choose another run directory."
                 ) from error
-            for leftover in self.path.glob(".*.safetensors.*"):  # half-written by a process that was killed
-                leftover.unlink()
+            for file_name in (self.config, self.checkpoint, self.history, self.model):
+                for leftover in self.path.glob(f".{file_name.name}.*"):  # half-written by a process that was killed
+                    leftover.unlink(missing_ok=True)
             yield
 
-    def settle(self, config: Mapping[str, Any]) -> None:
+    def settle(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Write ``config.json``, or check that the one that is there says the same.
+
+        Returns:
+            What the file holds. Paths and versions in it are those of the first call.
 
         Raises:
             CheckpointError: The directory holds another run, or files of something else.
@@ -70,8 +81,9 @@ class RunDirectory:
                 raise CheckpointError(
                     f"{self.path} has no config.json and is not empty ({sorted(strange)[0]}). Choose another directory."
                 )
-            create_file(self.config, [_encode(config)])
-            return
+            with writing(self.config):
+                create_file(self.config, [_encode(config)])
+            return config
         found = self.read_config()
         different = [*_differences(found, config)]
         if different:
@@ -79,6 +91,7 @@ class RunDirectory:
                 f"{self.path} holds a run with other settings: {'; '.join(different)}. "
                 "Choose another run directory, or repeat the settings of this one to continue it."
             )
+        return found
 
     def read_config(self) -> dict[str, Any]:
         """What ``settle`` wrote.
@@ -99,11 +112,15 @@ class RunDirectory:
                 f"{self.config} has format version {found['version']}, this program reads {CONFIG_VERSION}. "
                 "Use the release that wrote it, or train again."
             )
+        if wrong := [name for name, kind in _ENTRIES.items() if not isinstance(found.get(name), kind)]:
+            raise CheckpointError(f"{self.config} is damaged: {', '.join(wrong)} is not there. Train the run again.")
         return found
 
     def write_history(self, records: list[dict[str, Any]]) -> None:
         """Write a line an epoch, in place of the older file."""
-        replace_file(self.history, ["".join(json.dumps(record) + "\n" for record in records).encode()])
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        with writing(self.history):
+            replace_file(self.history, [text.encode()])
 
 
 def _encode(values: Mapping[str, Any]) -> bytes:
@@ -112,13 +129,13 @@ def _encode(values: Mapping[str, Any]) -> bytes:
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
     """What differs among the settings that fix the numbers of a run, as ``name: found, now wanted``."""
-    if found["dataset"]["digest"] != wanted["dataset"]["digest"]:
-        yield f"dataset: {found['dataset']['path']}, now {wanted['dataset']['path']} or changed in place"
+    if found["dataset"].get("digest") != wanted["dataset"]["digest"]:
+        yield f"dataset: {found['dataset'].get('path')}, now {wanted['dataset']['path']} or changed in place"
     for name in _SETTINGS:
         before, now = found[name], wanted[name]
         if before == now:
             continue
-        if name in ("tissues", "scaler"):
+        if name in ("tissues", "scaler", "labels"):
             yield f"{name} differ"
             continue
         for key in sorted({*before, *now}):

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from embedcache.errors import InvalidInputError
 from embedcache.store.files import create_file
 from heads.baselines import BASELINES, fit_baseline
-from heads.checkpoint import CheckpointError
+from heads.checkpoint import CheckpointError, writing
 from heads.directory import RunDirectory
-from heads.inference import predict_rows
+from heads.inference import predict_finite
 from heads.metrics import Scores, WithinGene, score, within_gene
 from heads.setup import Study, provenance
 from heads.statistics import Interval, difference_by_gene, interval_by_gene
@@ -77,6 +77,8 @@ class Evaluation:
     tissues: tuple[str, ...]
     constant: tuple[str, ...]
     """Tissues that did not vary in training."""
+    lacking: Mapping[str, int]
+    """Test transcripts without each modality that the run reads; they are scored all the same."""
     n_genes: int
     n_transcripts: int
     n_coding: int
@@ -94,13 +96,14 @@ class Evaluation:
             **values,
             **lists,
             "encoders": dict(self.encoders),
+            "lacking": dict(self.lacking),
             "models": [model.to_json() for model in self.models],
         }
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """Read what ``to_json`` wrote, as a result of an earlier call."""
-        names = ("run", "n_genes", "n_transcripts", "n_coding", "resamples", "encoders")
+        names = ("run", "n_genes", "n_transcripts", "n_coding", "resamples", "encoders", "lacking")
         values: dict[str, Any] = {name: found[name] for name in names}
         values |= {name: tuple(found[name]) for name in ("labels", "tissues", "constant")}
         models = tuple(ModelScores.from_json(model) for model in found["models"])
@@ -144,7 +147,8 @@ def evaluate(
     text = json.dumps(
         {"format": "isoheads-test", "version": _VERSION, "software": provenance(), **result.to_json()}, indent=2
     )
-    written = create_file(directory.test, [f"{text}\n".encode()])
+    with writing(directory.test):
+        written = create_file(directory.test, [f"{text}\n".encode()])
     # lost a race: the other result counts, and both callers report it
     return result if written else _read(directory)
 
@@ -156,7 +160,7 @@ def _score(trained: TrainedRun, study: Study, resamples: int) -> Evaluation:
             f"{study.dataset.path} has {len(rows)} measured test rows, expected at least 2. "
             "Prepare it with a test split, and train a run on it."
         )
-    predictions = {"this run": predict_rows(trained.model, study.data, rows, trained.config)}
+    predictions = {"this run": predict_finite(trained.model, study.data, rows, trained.config)}
     details: dict[str, dict[str, Any]] = {}
     for name in BASELINES:
         baseline = fit_baseline(name, study, rows)
@@ -172,6 +176,7 @@ def _score(trained: TrainedRun, study: Study, resamples: int) -> Evaluation:
         encoders={m: encoder["directory"] for m, encoder in trained.description["encoders"].items()},
         tissues=study.scaler.tissues,
         constant=study.scaler.constant,
+        lacking={m: int((source.lengths[rows] == 0).sum()) for m, source in study.sources.items()},
         n_genes=int(genes.max()) + 1,
         n_transcripts=len(rows),
         n_coding=int(coding.sum()),
@@ -224,7 +229,10 @@ def _read(directory: RunDirectory) -> Evaluation:
         raise CheckpointError(f"{directory.test} cannot be read: {error}. Restore it from a copy.") from error
     if not isinstance(found, dict) or (found.get("format"), found.get("version")) != ("isoheads-test", _VERSION):
         raise CheckpointError(f"{directory.test} is not a result of this version. Use the release that wrote it.")
-    return replace(Evaluation.from_json(found), run=str(directory.path))
+    try:
+        return replace(Evaluation.from_json(found), run=str(directory.path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{directory.test} is damaged: {error!r}. Restore it from a copy.") from error
 
 
 def _numbers(interval: Interval | None) -> dict[str, float | None] | None:

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedcache.errors import InvalidSettingError
+from embedcache.errors import InvalidInputError, InvalidSettingError
 from heads.aggregators import what_it_reads
 from heads.config import TrainConfig
 from heads.data import CachedDataset, Rows, cut
 from heads.model import ExpressionModel
 
-__all__ = ["choose_device", "predict_rows"]
+__all__ = ["choose_device", "predict_finite", "predict_rows"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -31,6 +31,21 @@ def choose_device(name: str) -> torch.device:
             )
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat its results
     return device
+
+
+def predict_finite(model: ExpressionModel, data: CachedDataset, rows: Rows, config: TrainConfig) -> NDArray[np.float64]:
+    """As ``predict_rows``, for results that leave the program.
+
+    Raises:
+        InvalidInputError: A prediction is no finite number.
+    """
+    found = predict_rows(model, data, rows, config)
+    if wrong := int((~np.isfinite(found)).any(axis=1).sum()):
+        raise InvalidInputError(
+            f"Predictions of {wrong} of {len(rows)} transcripts of {data.dataset.path} are no finite numbers. "
+            "Look for damaged embeddings, or train the run again with a lower --learning-rate."
+        )
+    return found
 
 
 @torch.no_grad()

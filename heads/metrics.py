@@ -115,7 +115,7 @@ def within_gene(targets: Array, predictions: Array, genes: Ints) -> WithinGene:
     counts = _sum_by_gene(measured.astype(np.float64), genes, n_genes)  # (G, K)
     used = measured & (counts[genes] >= 2)  # (N, K)
     dy, dp = (_deviations(x, used, counts, genes) for x in (targets, predictions))
-    sse, sst = np.nansum((dy - dp) ** 2, axis=0), np.nansum(dy**2, axis=0)  # (K,)
+    sse, sst = (np.where(used, deviations**2, 0.0).sum(axis=0) for deviations in (dy - dp, dy))  # (K,)
     varies = sst > 1e-12 * np.maximum(used.sum(axis=0), 1)
     r2 = np.where(varies, 1 - sse / np.where(varies, sst, 1), np.nan)
     tau = _kendall_by_gene(targets, predictions, used, genes, n_genes)  # (G, K)
@@ -130,12 +130,13 @@ def within_gene(targets: Array, predictions: Array, genes: Ints) -> WithinGene:
 
 def r2_columns(targets: Array, predictions: Array) -> Array:
     """1 - SSE / SST of each column over its measured rows, (K,); NaN where the targets do not vary."""
-    residuals = np.nansum((targets - predictions) ** 2, axis=0)
-    n = (~np.isnan(targets)).sum(axis=0)
+    measured = ~np.isnan(targets)
+    n = measured.sum(axis=0)
+    errors = np.where(measured, targets - predictions, 0.0)  # a prediction that is NaN gives a score that is NaN
     mean = np.nansum(targets, axis=0) / np.maximum(n, 1)
     total = np.nansum((targets - mean) ** 2, axis=0)
     defined = (n >= 2) & (total > 1e-12 * np.maximum(n, 1))
-    scores: Array = np.where(defined, 1 - residuals / np.where(defined, total, 1), np.nan)
+    scores: Array = np.where(defined, 1 - (errors**2).sum(axis=0) / np.where(defined, total, 1), np.nan)
     return scores
 
 

@@ -14,7 +14,7 @@ from embedcache.dataset import read_dataset
 from embedcache.errors import InvalidInputError
 from embedcache.store.files import sync_directory
 from heads.data import CachedDataset
-from heads.inference import predict_rows
+from heads.inference import predict_finite
 from heads.setup import provenance
 from heads.trained import load_trained
 
@@ -67,18 +67,21 @@ def predict(
         InvalidInputError: The output is a file of something else, or cannot be written.
     """
     trained, opened, output = load_trained(run, device), read_dataset(dataset), Path(output)
+    opened.verify()
     _check_output(output)
     sources = trained.sources(opened, Path(cache))
     data = CachedDataset(opened, sources, targets=False)
     rows = np.arange(len(data), dtype=np.int64)
-    predictions = trained.scaler.undo(predict_rows(trained.model, data, rows, trained.config))  # (rows, K)
+    predictions = trained.scaler.undo(predict_finite(trained.model, data, rows, trained.config))  # (rows, K)
     columns = {name: pa.array(opened.samples[name].tolist(), pa.string()) for name in ("transcript_id", "gene_id")}
     columns |= {name: pa.array(predictions[:, k]) for k, name in enumerate(trained.scaler.tissues)}
+    # a simulated study stays one, whatever the run was trained on
+    labels = tuple(dict.fromkeys([*trained.labels, *opened.labels]))
     unit = str(trained.description["dataset"]["target_unit"])
     story = {
         "run": str(trained.directory.path.absolute()),
         "best_epoch": trained.best_epoch,
-        "labels": list(trained.labels),
+        "labels": list(labels),
         "encoders": trained.description["encoders"],
         "trained_on": trained.description["dataset"]["digest"],
         "dataset": {"path": str(opened.path.absolute()), "digest": opened.digest},
@@ -93,7 +96,7 @@ def predict(
         n_tissues=len(trained.scaler.tissues),
         unit=unit,
         lacking={modality: int((source.lengths == 0).sum()) for modality, source in sources.items()},
-        labels=trained.labels,
+        labels=labels,
     )
 
 
@@ -101,9 +104,11 @@ def _check_output(output: Path) -> None:
     """Refuse to replace a file that is not ours."""
     if not output.exists():
         return
+    if output.is_dir():
+        raise InvalidInputError(f"{output} is a directory. Give the name of a file, such as predictions.parquet.")
     try:
         ours = _ENTRY in (pq.read_schema(output).metadata or {})
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException):
         ours = False
     if not ours:
         raise InvalidInputError(f"{output} exists and holds no predictions. Choose another output, or remove it.")
@@ -125,4 +130,5 @@ def _write(table: pa.Table, output: Path) -> None:
             f"{output} cannot be written: {error.strerror or error}. Choose another output, or free space."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()

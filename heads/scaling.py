@@ -37,20 +37,22 @@ class TissueScaler:
             tissues: Names of the columns.
 
         Raises:
-            InvalidInputError: A tissue has no measured training row, an infinite value, or all are constant.
+            InvalidInputError: A tissue has no measured training row or endless values, or all are constant.
         """
         means, sds, constant = [], [], []
         for name, column in zip(tissues, targets.T, strict=True):
-            if np.isinf(column).any():
-                raise InvalidInputError(
-                    f"Tissue {name!r} has an infinite training target. Mend the table of targets, prepare again."
-                )
             measured = column[~np.isnan(column)]
             if not len(measured):
                 raise InvalidInputError(
                     f"Tissue {name!r} has no measured training row. Leave it out of the targets, or split otherwise."
                 )
-            sd = float(measured.std())
+            with np.errstate(over="ignore", invalid="ignore"):
+                sd = float(measured.std())
+            if not np.isfinite(sd):
+                raise InvalidInputError(
+                    f"Tissue {name!r} has training targets too large to scale, up to {np.abs(measured).max():g}. "
+                    "Mend the table of targets, prepare again."
+                )
             # a column of equal values may have a standard deviation of rounding errors
             if np.ptp(measured) == 0 or sd == 0:
                 constant.append(name)

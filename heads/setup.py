@@ -50,9 +50,16 @@ def open_study(dataset: Path, cache: Path, model: ModelConfig, encoders: Mapping
         CacheError: A store is missing or lacks sequences.
     """
     opened = read_dataset(dataset)
+    opened.verify()
     if opened.targets is None:
         raise InvalidInputError(f"{dataset} has no targets. Prepare it with expression, or use `heads predict`.")
     targets = opened.targets.to_numpy(dtype=np.float64)
+    if np.isinf(targets).any():
+        row, column = np.argwhere(np.isinf(targets))[0]
+        raise InvalidInputError(
+            f"{dataset}: the target of {opened.samples['transcript_id'].iloc[row]} in {opened.tissues[column]!r} is "
+            "infinite. Mend the table of targets, or leave the cell empty, and prepare the dataset again."
+        )
     measured = ~np.isnan(targets).all(axis=1)
     rows = {name: found[measured[found]] for name, found in rows_by_split(opened).items()}
     for name in ("train", "validation"):

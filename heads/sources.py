@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedcache.dataset import Dataset
-from embedcache.errors import CacheIncompleteError, InvalidInputError, UnknownNameError
+from embedcache.errors import CacheIncompleteError, InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.ragged import Ragged
 from embedcache.sequences import MODALITIES, Modality
 from embedcache.store import EmbeddingStore, find_store
@@ -130,6 +130,7 @@ def open_sources(
 
     Raises:
         InvalidInputError: The dataset has no sequence of a modality.
+        InvalidSettingError: ``encoders`` names one for a modality that is not read.
         UnknownNameError: ``encoders`` names something that is no modality, or an encoder that was not built.
         CacheError: No store, several that fit, or one that lacks sequences.
     """
@@ -138,7 +139,7 @@ def open_sources(
         if name not in MODALITIES:
             raise UnknownNameError("modality", name, MODALITIES)
         if name not in modalities:
-            raise InvalidInputError(
+            raise InvalidSettingError(
                 f"An encoder is named for {name}, which is not read. Add it to --modalities, or leave it out."
             )
     sources: dict[Modality, CachedSource] = {}
@@ -146,7 +147,7 @@ def open_sources(
         if modality not in dataset.modalities:
             raise InvalidInputError(
                 f"{dataset.path} has no {modality} sequences, only {', '.join(dataset.modalities)}. "
-                f"Use --modalities {','.join(m for m in modalities if m in dataset.modalities)}."
+                f"Use --modalities {','.join(m for m in modalities if m in dataset.modalities) or 'with one of them'}."
             )
         chosen = encoders.get(modality) or dataset.encoder(modality)
         store = EmbeddingStore.open(find_store(cache, modality, chosen))

@@ -29,7 +29,7 @@ Metric = Literal["r2", "spearman"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A score and its 95% percentile interval; NaN where it is not defined."""
+    """A score and its 95% percentile interval; NaN where it is not defined, as for a single gene."""
 
     estimate: float
     low: float
@@ -69,7 +69,7 @@ class GeneSums:
         n_genes = int(genes.max()) + 1
         sums = {name: np.zeros((n_genes, targets.shape[1])) for name in columns}
         for name, column in columns.items():
-            np.add.at(sums[name], genes, np.nan_to_num(column))
+            np.add.at(sums[name], genes, np.where(measured, column, 0.0))
         return cls(metric, sums)
 
     def score(self, weights: Array) -> Array:
@@ -97,7 +97,8 @@ def interval_by_gene(
     """Mean over tissues of a metric, with the percentile interval of a bootstrap over genes."""
     sums = GeneSums.collect(metric, targets, predictions, genes)
     weights = draw_genes(int(genes.max()) + 1, resamples, seed)
-    return _interval(_mean(sums.score(np.ones((1, weights.shape[1])))), _mean(sums.score(weights)))
+    ones = np.ones((1, weights.shape[1]))
+    return _interval(_mean(sums.score(ones)), _mean(sums.score(weights)), weights.shape[1])
 
 
 def difference_by_gene(
@@ -109,12 +110,12 @@ def difference_by_gene(
     weights = draw_genes(int(genes.max()) + 1, resamples, seed)
     ones = np.ones((1, weights.shape[1]))
     estimate = ours.score(ones) - theirs.score(ones)
-    return _interval(_mean(estimate), _mean(ours.score(weights) - theirs.score(weights)))
+    return _interval(_mean(estimate), _mean(ours.score(weights) - theirs.score(weights)), weights.shape[1])
 
 
-def _interval(estimate: Array, draws: Array) -> Interval:
+def _interval(estimate: Array, draws: Array, n_genes: int) -> Interval:
     draws = draws[~np.isnan(draws)]
-    if not len(draws):
+    if not len(draws) or n_genes < 2:  # one gene drawn again and again says nothing of others
         return Interval(estimate=float(estimate[0]), low=float("nan"), high=float("nan"))
     low, high = np.percentile(draws, [2.5, 97.5]).tolist()
     return Interval(estimate=float(estimate[0]), low=low, high=high)

@@ -22,6 +22,11 @@ def format_evaluation(evaluation: "Evaluation") -> str:
         head.append("scored by an earlier call; a test set is scored once")
     if evaluation.labels:
         head.append(f"NOTE: {'; '.join(evaluation.labels)}")
+    if lacking := [f"{count:,} without {modality}" for modality, count in evaluation.lacking.items() if count]:
+        head.append(f"scored from what they have: {', '.join(lacking)}")
+    scored = evaluation.models[0].overall.r2_by_tissue
+    if unscored := [name for name, r2 in zip(evaluation.tissues, scored, strict=True) if r2 != r2]:  # noqa: PLR0124
+        head.append(f"unmeasured or all equal in the test rows, left out of the means: {', '.join(unscored)}")
     if evaluation.constant:
         head.append(f"no variation in training: {', '.join(evaluation.constant)}")
     overall = [["", "R2 [95%]", "Spearman [95%]", "pooled R2", "pooled rho", "R2 lead of this run [95%]"]]

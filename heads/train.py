@@ -98,10 +98,10 @@ def train(
     directory, cache = RunDirectory(run), Path(cache)
     device = choose_device(config.device)
     study = open_study(Path(dataset), cache, model, encoders)
-    described = describe(study, cache, model, config)
+    # before the directory is made: settings that no model can have leave nothing behind
+    trainee = Run(model, config, widths=study.widths, n_tissues=len(study.dataset.tissues), device=device)
     with directory.locked(), deterministic(device):
-        directory.settle(described)
-        trainee = Run(model, config, widths=study.widths, n_tissues=len(study.dataset.tissues), device=device)
+        described = directory.settle(describe(study, cache, model, config))
         resumed = _resume(trainee, directory)
         computed = not (trainee.stopped and directory.model.exists())
         if not trainee.stopped:
@@ -261,4 +261,4 @@ def _finish(run: Run, directory: RunDirectory, described: Mapping[str, Any]) -> 
         )
     directory.write_history(run.history)
     if not directory.model.exists():
-        write_tensors(directory.model, run.best, {"best_epoch": run.best_epoch, "config": dict(described)})
+        write_tensors(directory.model, run.best, {"best_epoch": run.best_epoch, "config": described})

@@ -109,6 +109,11 @@ def load_trained(run: Path | str, device: str = "auto") -> TrainedRun:
             "Run its `heads train` command again to go on."
         )
     tensors, values = read_tensors(directory.model)
+    if values.get("config") != description:
+        raise CheckpointError(
+            f"{directory.config} is not the one that {directory.model.name} was trained with. "
+            "Restore it from a copy, or train the run again."
+        )
     widths = {modality: encoder["width"] for modality, encoder in description["encoders"].items()}
     config = ModelConfig.from_json(description["model"])
     with PrivateRng(0, torch.device("cpu")).active():  # weights are drawn and replaced; the caller's stream stays

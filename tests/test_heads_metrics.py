@@ -129,3 +129,26 @@ def test_a_model_leads_itself_by_nothing() -> None:
     assert (same.estimate, same.low, same.high) == (0, 0, 0)
     worse = difference_by_gene("r2", y, y, p, genes, resamples=50)
     assert worse.low > 0
+
+
+@pytest.mark.parametrize("metric", ["r2", "spearman"])
+def test_a_prediction_that_is_no_number_is_never_right(metric: str) -> None:
+    y, p, genes = study(3)
+    p[4] = np.nan
+    found, within = score(y, p), within_gene(y, p, genes)
+    measured = ~np.isnan(y[4])
+    assert np.isnan(getattr(found, f"{metric}_by_tissue"))[measured].all()
+    if measured.all():
+        assert np.isnan([getattr(found, metric), getattr(found, f"{metric}_pooled")]).all()
+    assert np.isnan(within_gene(y, np.full_like(p, np.nan), genes).r2)
+    assert np.isnan(interval_by_gene(metric, y, np.full_like(p, np.nan), genes).estimate)  # type: ignore[arg-type]
+    assert within.n_genes > 0
+
+
+def test_one_gene_gives_no_interval() -> None:
+    y, p, _ = study(0, n=12)
+    one = np.zeros(12, dtype=np.int64)
+    found = interval_by_gene("r2", np.nan_to_num(y), p, one)
+    lead = difference_by_gene("r2", np.nan_to_num(y), p, p * 0, one)
+    assert np.isfinite([found.estimate, lead.estimate]).all()
+    assert np.isnan([found.low, found.high, lead.low, lead.high]).all()

@@ -2,6 +2,7 @@
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -151,3 +152,36 @@ def test_settings_check_themselves() -> None:
 @pytest.mark.parametrize("config", [ModelConfig(width=16), TrainConfig(seed=3)], ids=["model", "train"])
 def test_settings_come_back_from_json(config: ModelConfig | TrainConfig) -> None:
     assert type(config).from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("n_protein", [5, 0])
+def test_the_model_is_the_equation_written_out(n_protein: int) -> None:
+    """SCIENCE: h' of each centre, mean over tokens, concatenation, one linear output a tissue; in numpy."""
+    model, tokens = model_of(), batch({"dna": [4], "rna": [7], "protein": [n_protein]})
+    model = model.double()
+    h = {m: ragged.values.double().numpy() for m, ragged in tokens.items()}
+    weights = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+
+    def linear(name: str, x: np.ndarray) -> np.ndarray:
+        return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
+
+    def read(block: str, centre: np.ndarray, other: np.ndarray) -> np.ndarray:
+        if not len(other) or not len(centre):
+            return centre
+        q, k, v = linear(f"{block}.query", centre), linear(f"{block}.key", other), linear(f"{block}.value", other)
+        parts, d = [], q.shape[1] // model.config.heads
+        for i in range(0, q.shape[1], d):
+            scores = np.exp(q[:, i : i + d] @ k[:, i : i + d].T / np.sqrt(d))
+            parts.append(scores / scores.sum(axis=1, keepdims=True) @ v[:, i : i + d])
+        return linear(f"{block}.out", np.concatenate(parts, axis=1)) + centre
+
+    pooled = []
+    for centre in MODALITIES:
+        now = h[centre]
+        for other in MODALITIES:
+            if other != centre:
+                now = read(f"aggregator.rounds.0.{centre}_reads_{other}", now, h[other])
+        pooled.append(now.mean(axis=0) if len(now) else np.zeros(now.shape[1]))
+    expected = linear("head", np.concatenate(pooled)[None])
+    found = model({m: Ragged(ragged.values.double(), ragged.offsets) for m, ragged in tokens.items()})
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-6)  # means are taken in float32

@@ -219,7 +219,7 @@ def test_damaged_and_foreign_files_are_one_line(study: FakeStudy, tmp_path: Path
 
 
 def test_a_loss_without_end_is_told(study: FakeStudy, tmp_path: Path) -> None:
-    config = TrainConfig(epochs=2, batch_size=8, learning_rate=1e30, device="cpu")
+    config = TrainConfig(epochs=2, batch_size=8, learning_rate=1e6, device="cpu")
     with pytest.raises(DivergedError, match="learning-rate below 1e"):
         go(study, tmp_path / "run", config=config)
 
