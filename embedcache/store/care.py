@@ -11,7 +11,7 @@ import numpy as np
 from embedcache.errors import CacheDamagedError
 from embedcache.store.files import sync_directory
 from embedcache.store.index import committed_tasks, read_record
-from embedcache.store.layout import EMPTY_CHUNK, INNER_ROWS, Array, Layout, crc32c, read_layout
+from embedcache.store.layout import EMPTY_CHUNK, Array, Layout, crc32c, read_layout
 
 __all__ = ["COLLECT_AFTER_HOURS", "Damage", "Garbage", "StoreCheck", "check_store", "collect_garbage", "repair_store"]
 
@@ -100,7 +100,7 @@ def _sum(data: Array, entry: Any, layout: Layout) -> int:
 
 def _index_is_right(data: Array, layout: Layout) -> bool:
     """The index that Zarr readers, and our own, look at before the rows."""
-    size = 16 * (layout.shard_rows // INNER_ROWS) + 4
+    size = layout.index_bytes
     if len(data) < size:
         return False
     index = np.frombuffer(data[-size:-4].tobytes(), "<u8").reshape(-1, 2)

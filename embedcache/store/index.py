@@ -47,11 +47,15 @@ def read_record(path: Path) -> Array:
         version, checksum, count = header["version"], header["crc32c"], header["sequences"]
         entries, is_newer = np.frombuffer(bytearray(body), ENTRY), version > FORMAT_VERSION
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CacheDamagedError(f"{path} is damaged ({error}). Delete it and build again.") from error
+        raise CacheDamagedError(
+            f"{path} is damaged ({error}). Run `embedcache verify --repair`, then build again."
+        ) from error
     if is_newer:
         raise CacheError(f"{path} has version {version}, this isoheads reads up to {FORMAT_VERSION}. Update isoheads.")
     if count != len(entries) or crc32c(entries) != checksum:
-        raise CacheDamagedError(f"{path} is damaged: its checksum does not match. Delete it and build again.")
+        raise CacheDamagedError(
+            f"{path} is damaged: its checksum does not match. Run `embedcache verify --repair`, then build again."
+        )
     return entries
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `embedcache info` needs 
 __all__ = ["EmbeddingStore"]
 
 Positions: TypeAlias = NDArray[np.int64]
+REPAIR = "Restore it, or run `embedcache verify --repair` and build again."
 
 
 class EmbeddingStore(Mapping[bytes, Array]):
@@ -130,13 +131,18 @@ class EmbeddingStore(Mapping[bytes, Array]):
 
     def view(self, position: int) -> "Tensor":
         """Token embeddings of one sequence, (tokens, width), without a copy."""
-        start = self._start[position]
-        rows = self._map(position)[0]
-        if start + self.lengths[position] > len(rows):
-            raise CacheDamagedError(
-                f"{self.root}: shard {self._shard[position]} is shorter than its record says. Build it again."
-            )
-        return rows[start : start + self.lengths[position]]
+        return self._views(np.array([position]))[0]
+
+    def _views(self, positions: Positions) -> "list[Tensor]":
+        """Rows of each sequence; numbers are gathered at once, for a batch spends its time here and in one copy."""
+        views = []
+        shards, starts, lengths = (x[positions].tolist() for x in (self._shard, self._start, self.lengths))
+        for shard, start, length in zip(shards, starts, lengths, strict=True):
+            rows = (self._maps.get(shard) or self._map(shard))[0]
+            if start + length > len(rows):
+                raise CacheDamagedError(f"{self._shard_path(shard)} is shorter than its record says. {REPAIR}")
+            views.append(rows[start : start + length])
+        return views
 
     def packed(self, positions: Positions | Sequence[int], out: "Tensor | None" = None) -> "Ragged":
         """Sequences laid end to end, values (N, width) in the stored dtype.
@@ -156,8 +162,8 @@ class EmbeddingStore(Mapping[bytes, Array]):
         if out is None:
             out = self.empty(n_rows)
         # one call: the GIL is given up and taken back once a batch, not once a sequence
-        values = torch.cat([*(self.view(int(p)) for p in where if p >= 0), self.empty(0)], out=out[:n_rows])
-        return Ragged(values, offsets)
+        views = self._views(where[where >= 0]) or [self.empty(0)]
+        return Ragged(torch.cat(views, out=out[:n_rows]), offsets)
 
     def batch(self, keys: Sequence[bytes | None]) -> "Ragged":
         """Sequences by key, packed; None stands for a missing modality.
@@ -205,7 +211,8 @@ class EmbeddingStore(Mapping[bytes, Array]):
         for position in positions[positions >= 0]:
             start, length = int(self._start[position]) * row_bytes, int(self.lengths[position]) * row_bytes
             before = start % mmap.PAGESIZE
-            self._map(int(position))[1].madvise(mmap.MADV_WILLNEED, start - before, max(length + before, 1))
+            mapped = self._map(int(self._shard[position]))[1]
+            mapped.madvise(mmap.MADV_WILLNEED, start - before, max(length + before, 1))
 
     def empty(self, n_rows: int) -> "Tensor":
         """Uninitialised memory (n_rows, width) of the stored dtype."""
@@ -231,7 +238,7 @@ class EmbeddingStore(Mapping[bytes, Array]):
         if lost:
             raise CacheDamagedError(
                 f"{len(lost)} of {len(np.unique(self._shard))} shards are missing or cut, such as "
-                f"{self._shard_path(lost[0])}. Restore them, or run `embedcache verify --repair` and build again."
+                f"{self._shard_path(lost[0])}. {REPAIR}"
             )
 
     def _is_short(self, number: int, n_rows: int) -> bool:
@@ -244,8 +251,7 @@ class EmbeddingStore(Mapping[bytes, Array]):
     def _shard_path(self, number: int) -> Path:
         return self.root / "tokens" / "c" / str(number) / "0"
 
-    def _map(self, position: int) -> "tuple[Tensor, mmap.mmap]":
-        number = int(self._shard[position])
+    def _map(self, number: int) -> "tuple[Tensor, mmap.mmap]":
         with self._lock:
             if number not in self._maps:
                 self._maps[number] = _map_shard(self._shard_path(number), self.layout)
@@ -262,16 +268,16 @@ def _map_shard(path: Path, layout: Layout) -> "tuple[Tensor, mmap.mmap]":
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     except (FileNotFoundError, ValueError) as error:  # ValueError: an empty file
-        raise CacheDamagedError(f"{path} is missing or empty although it was committed. Build it again.") from error
+        raise CacheDamagedError(f"{path} is missing or empty although it was committed. {REPAIR}") from error
     mapped.madvise(mmap.MADV_RANDOM)  # else a page fault reads ahead megabytes that nobody asked for
     if len(mapped) < index_bytes:
-        raise CacheDamagedError(f"{path} has {len(mapped)} bytes, less than its index. Build it again.")
+        raise CacheDamagedError(f"{path} has {len(mapped)} bytes, less than its index. {REPAIR}")
     index = np.frombuffer(bytearray(mapped[-index_bytes:-4]), "<u8").reshape(n_inner, 2)
     used = int((index[:, 0] != EMPTY_CHUNK).sum())
     plain = (index[:used, 0] == np.arange(used, dtype="u8") * np.uint64(layout.inner_bytes)).all()
     sized = len(mapped) == used * layout.inner_bytes + index_bytes
     if crc32c(index) != int.from_bytes(mapped[-4:], "little") or not plain or not sized:
-        raise CacheDamagedError(f"{path} is damaged, or another program wrote it. Build it again.")
+        raise CacheDamagedError(f"{path} is damaged, or another program wrote it. {REPAIR}")
     rows: NDArray[Any] = np.frombuffer(mapped, layout.stored, used * INNER_ROWS * layout.width)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch has no read-only tensors and says so
