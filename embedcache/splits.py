@@ -126,15 +126,15 @@ class SplitRule:
         return [names[value] for value in values]
 
 
-def split_name(value: str | None) -> SplitName:
-    """The split that a value such as ``train``, ``Evaluation`` or ``dev`` names."""
+def split_name(value: str | None, where: str = "") -> SplitName:
+    """The split that a value such as ``train``, ``Evaluation`` or ``dev`` names; ``where`` it stands, for messages."""
     word = str(value).strip().lower()
     for name in SPLITS:
         if word == name:
             return name
     if word in _OTHER_NAMES:
         return _OTHER_NAMES[word]
-    raise SplitError(f"{value!r} names no split. Write train, validation or test (evaluation is validation).")
+    raise SplitError(f"{where}{value!r} names no split. Write train, validation or test (evaluation is validation).")
 
 
 def check_splits(gene_ids: Sequence[str], splits: Sequence[str]) -> None:

@@ -33,6 +33,8 @@ class TargetTable:
     values: NDArray[np.float64]  # (transcripts, tissues)
     unit: str
     genes: list[str] | None = None
+    id_column: str = ""
+    """What the table itself calls its IDs."""
     counts: Counter[str]
 
     def select(self, tissues: Sequence[str]) -> "TargetTable":
@@ -159,6 +161,7 @@ def read_target_table(
     return TargetTable(
         path=path,
         ids=ids,
+        id_column=id_column,
         genes=[str(value) for value in table[gene_column]] if gene_column else None,
         tissues=tissues,
         values=values if already_log else np.log1p(values),

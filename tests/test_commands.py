@@ -81,6 +81,10 @@ def test_the_main_job_through_the_commands(tmp_path: Path) -> None:
         pytest.param(
             "embedcache", "prepare genome --genome g --gtf t --genetic-code Mito=x", 2, "Mito=3", id="no table"
         ),
+        pytest.param(
+            "embedcache", "prepare genome --genome g --gtf t --genetic-code Mito=²", 2, "Mito=3", id="no digit"
+        ),
+        pytest.param("embedcache", "prepare simulate --share rna=0.8", 2, "0.9 in sum", id="shares"),
         pytest.param("heads", "train --modalities rna,dan", 1, "Did you mean 'dna'", id="unknown modalities"),
         pytest.param("heads", "train --learning-rate 0", 2, "learning_rate", id="out of range"),
         pytest.param("heads", "evaluate --run none", 1, "none", id="no run"),

@@ -48,6 +48,11 @@ def test_one_modality_without_targets_is_enough(tmp_path: Path) -> None:
     assert (dataset.targets, dataset.modalities, len(dataset.samples)) == (None, ("protein",), 2)
 
 
+def test_genes_without_sequence_are_counted(tmp_path: Path) -> None:
+    dataset = prepare(tmp_path, "rna", "genes", genes="t\tg\nt1\tg\nt8\th\nt9\th\n")
+    assert dataset.info["left_out"] == {"rows of genes without sequence": 2}
+
+
 def test_only_measured_ids_on_request(tmp_path: Path) -> None:
     dataset = prepare(tmp_path, "rna", "protein", "targets", only_measured=True)
     assert dataset.samples["transcript_id"].tolist() == ["t1", "t2"]
@@ -70,6 +75,14 @@ def test_a_column_of_the_genes_gives_the_splits(tmp_path: Path) -> None:
         (("rna",), {"splits": SplitRule(kind="chromosomes", test_chromosomes=("1",))}, "no chromosomes"),
         (("rna", "genes"), {"splits": SplitRule(kind="column", column="folt")}, "Did you mean 'fold'"),
         (("rna", "genes"), {"genes": "t\tg\nt1\ta\nt1\tb\n"}, "transcript 't1' comes twice"),
+        (("rna", "genes"), {"genes": "u\tg\nx\ty\n"}, "No transcript of .*genes is in the FASTA files"),
+        (("rna", "genes"), {"genes": "t1\tg\nt2\tg\n"}, "first line .* no header"),
+        (("rna",), {"splits": SplitRule(kind="column")}, "Give --genes"),
+        (
+            ("rna", "genes"),
+            {"genes": "t\tg\tsplit\nt1\ta\ttrian\n", "splits": SplitRule(kind="column")},
+            "genes, line 2: 'trian' names no split",
+        ),
         (
             ("rna", "genes"),
             {"genes": "t\tg\tsplit\nt1\ta\ttrain\n", "splits": SplitRule(kind="column")},
@@ -83,7 +96,7 @@ def test_a_column_of_the_genes_gives_the_splits(tmp_path: Path) -> None:
     ],
     ids=[
         "nothing", "no-targets", "twice", "empty", "stop", "strangers", "chromosomes", "column", "gene-twice",
-        "no-split", "leak",
+        "strange-genes", "no-header", "column-of-nothing", "split-name", "no-split", "leak",
     ],
 )  # fmt: skip
 def test_wrong_input_gives_one_line_and_leaves_nothing(

@@ -109,6 +109,23 @@ def test_sample_attributes_say_that_expression_is_by_sample(tmp_path: Path) -> N
     np.testing.assert_allclose(dataset.targets, np.log1p([[2], [np.nan], [np.nan]]))
 
 
+def test_the_counts_are_those_of_the_dataset(tmp_path: Path) -> None:
+    counts = prepare(tmp_path, only_measured=True).info["counts"]
+    assert (counts["transcripts"], counts["genes"]) == (2, 2)
+
+
+def test_samples_without_expression_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match="Give --expression"):
+        prepare_genome(genome=tmp_path, gtf=tmp_path, samples=tmp_path, output=tmp_path / "d")
+
+
+@pytest.mark.parametrize("option", [{"id_column": "x"}, {"drop_columns": ["x"]}, {"target_unit": "x"}])
+def test_options_of_a_table_do_not_go_with_a_gct(tmp_path: Path, option: Any) -> None:
+    (tmp_path / "s").write_text("SAMPID\tSMTSD\n")
+    with pytest.raises(InvalidSettingError, match="Leave out --"):
+        prepare(tmp_path, samples=tmp_path / "s", **option)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"), [({}, "Give --samples"), ({"already_log": True, "samples": Path("s")}, "--already-log")]
 )
@@ -153,10 +170,15 @@ def test_chromosomes_split_the_genes(tmp_path: Path) -> None:
         ({"dna_length": 0}, "0 bp"),
         ({"splits": SplitRule(kind="column")}, "no column of splits"),
         ({"splits": SplitRule(kind="chromosomes", test_chromosomes=("chr1",))}, "No transcript is on chromosome"),
+        ({"encoders": {"rna": "nt-v2-250"}}, "Unknown encoder 'nt-v2-250'. Did you mean 'nt-v2-250m'"),
+        ({"encoders": {"rna": "esm2-8m"}}, "Encoder esm2-8m reads protein, not rna"),
+        ({"expression": "T1.1\t1\nT3.1\t0\n"}, "first line .* no header"),
+        ({"expression": "#1.2\n1\t1\nid\tg\ts\nT1.1\tg\t1\n"}, "is a GCT file.*--samples"),
+        ({"target_unit": "log10"}, "--already-log"),
     ],
     ids=[
         "contig", "past-end", "letter", "strangers", "versions", "ambiguous", "code-contig", "code", "length",
-        "column", "chromosome",
+        "column", "chromosome", "encoder", "other-modality", "no-header", "gct", "unit",
     ],
 )  # fmt: skip
 def test_wrong_input_gives_one_line_and_leaves_nothing(tmp_path: Path, changes: Any, message: str) -> None:

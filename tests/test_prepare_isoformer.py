@@ -79,7 +79,7 @@ def _table(folder: Path) -> Path:
 
 
 def test_tissues_can_be_named(tmp_path: Path) -> None:
-    assert prepare(tmp_path, tissues=["Liver"]).tissues == ["Liver"]
+    assert prepare(tmp_path, tissues=["Liver", "Liver"]).tissues == ["Liver"]
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,15 @@ def test_there_are_thirty_tissues() -> None:
         ([ROWS[0] + ",1,2"], {}, "Row #2: Expected 14 columns, got 16"),
         ([ROWS[0].rsplit(",", 3)[0]], {}, "Row #2: Expected 14 columns, got 11"),
         ([], {}, "has no row"),
+        ([ROWS[4]], {}, "has no row with RNA"),
+        ([ROWS[0].replace("T1.1", "")], {}, "line 2: no transcript ID"),
+        ([ROWS[0].replace(",2,13", ",\u00b2,13")], {}, "line 2: strand"),
+        ([ROWS[0].replace("train", "trian")], {}, "line 2: 'trian' names no split"),
+        ([ROWS[0]], {"genetic_codes": {"chr9": 3}}, "Unknown contig 'chr9'. Did you mean 'chr1'"),
     ],
     ids=[
         "twice", "leak", "contig", "past-end", "order", "letter", "word", "kind", "tissue", "column", "long-row",
-        "short-row", "empty",
+        "short-row", "empty", "no-rna", "no-id", "superscript", "split-name", "code-contig",
     ],
 )  # fmt: skip
 def test_a_wrong_table_gives_one_line_and_leaves_nothing(

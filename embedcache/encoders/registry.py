@@ -26,6 +26,7 @@ __all__ = [
     "EncoderCard",
     "Loader",
     "card",
+    "check_reads",
     "encoder_spec",
     "load_encoder",
     "register_encoder",
@@ -46,6 +47,16 @@ def card(name: str) -> EncoderCard:
     if name not in CARDS:
         raise UnknownNameError("encoder", name, CARDS)
     return CARDS[name]
+
+
+def check_reads(found: EncoderCard, modality: Modality) -> None:
+    """Raise InvalidInputError unless an encoder reads sequences of this modality."""
+    if modality not in found.modalities:
+        fitting = [name for name, other in CARDS.items() if modality in other.modalities]
+        raise InvalidInputError(
+            f"Encoder {found.name} reads {' or '.join(found.modalities)}, not {modality}. "
+            f"Choose one of: {', '.join(fitting)}."
+        )
 
 
 def register_encoder(new: EncoderCard, loader: Loader | None = None) -> None:
@@ -153,12 +164,7 @@ def _drawn_spec(
 ) -> EncoderSpec:
     """The spec from the card alone; ``weights`` in it stays empty where files decide."""
     _check_choices(dtype=(dtype, ComputeDtype), store_dtype=(store_dtype, StoreDtype))
-    if modality not in found.modalities:
-        fitting = [name for name, other in CARDS.items() if modality in other.modalities]
-        raise InvalidInputError(
-            f"Encoder {found.name} reads {' or '.join(found.modalities)}, not {modality}. "
-            f"Choose one of: {', '.join(fitting)}."
-        )
+    check_reads(found, modality)
     name, drawn = _seeded(found, weights, random_init)
     limit = _limit(found, max_tokens)
     return EncoderSpec(

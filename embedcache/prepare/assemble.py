@@ -99,6 +99,7 @@ def assemble(
             zip(transcripts, split_names, strict=True), total=len(transcripts), desc="transcripts", disable=None
         ):
             rows.add(transcript, split)
+    counts["transcripts"], counts["genes"] = len(transcripts), len({transcript.gene_id for transcript in transcripts})
     samples = pd.DataFrame(rows.rows, columns=pd.Index(list(SAMPLE_COLUMNS)))
     frame = None if values is None or targets is None else target_frame(values, targets.tissues)
     return Assembled(samples=samples, targets=frame, counts=counts, left_out=left_out)
@@ -111,10 +112,11 @@ def _on_known_contigs(
     if (missing == "error" and not present.all()) or not present.any():
         first = transcripts[int((~present).argmax())]
         known = list(genome.contigs)
+        way_out = ", or leave such transcripts out with --missing-contigs leave-out" if present.any() else ""
         raise InvalidInputError(
             f"{annotation.path}, line {first.line}: contig {first.contig!r} of {int((~present).sum())} transcripts is "
             f"not in {genome.path}, whose contigs are {', '.join(known[:3])}{' ...' if len(known) > 3 else ''}. Give "
-            "the FASTA of the annotation, or leave such transcripts out with --missing-contigs leave-out."
+            f"the FASTA of the annotation{way_out}."
         )
     return present
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +13,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from embedcache.dataset_write import describe_input
+from embedcache.encoders.registry import card, check_reads
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.expression import read_gct
-from embedcache.sequences import Modality
+from embedcache.sequences import Modality, open_text
 from embedcache.tables import TargetTable, read_target_table
 
 __all__ = [
     "JoinedTargets",
+    "check_header",
+    "check_unit",
     "join_targets",
     "provenance",
     "read_targets",
@@ -38,7 +41,14 @@ def provenance(
     encoders: Mapping[Modality, str] | None,
     labels: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The part of ``dataset.json`` that is known before anything is read: inputs, options, encoders."""
+    """The part of ``dataset.json`` that is known before anything is read: inputs, options, encoders.
+
+    Raises:
+        UnknownNameError: No encoder has the name that was chosen.
+        InvalidInputError: An input is not there, or an encoder does not read its modality.
+    """
+    for modality, name in (encoders or {}).items():
+        check_reads(card(name), modality)
     return {
         "source": source,
         "inputs": [describe_input(Path(path)) for path in inputs if path is not None],
@@ -59,15 +69,50 @@ def read_targets(
     **columns: Any,
 ) -> TargetTable | None:
     """Targets from a GCT file, known by its name or because sample attributes came with it, or from a table."""
+    check_unit(unit, already_log=already_log)
     if expression is None:
         return None
-    if samples is None and not re.search(r"\.gct(\.gz)?$", expression.name.lower()):
+    if samples is None and not _is_gct(expression):
         return read_target_table(expression, already_log=already_log, unit=unit, **columns)
     if samples is None:
         raise InvalidSettingError(f"{expression} is a GCT file: its samples need tissues. Give --samples as well.")
-    if already_log:
-        raise InvalidSettingError(f"{expression} is a GCT file, which holds TPM. Leave out --already-log.")
+    for name, given in {"already_log": already_log, **columns}.items():
+        if given:
+            option = "--" + name.removesuffix("s").replace("_", "-")
+            raise InvalidSettingError(f"{expression} is a GCT file, which holds TPM by sample. Leave out {option}.")
     return read_gct(expression, samples, tissue_column)
+
+
+def check_unit(unit: str | None, *, already_log: bool) -> None:
+    """A unit can only be chosen for values that are taken as they are; GCT files are told apart later.
+
+    Raises:
+        InvalidSettingError: A unit for values that become log1p TPM.
+    """
+    if unit and not already_log:
+        raise InvalidSettingError(
+            f"--target-unit {unit!r} is for values on a log scale; others become log1p_tpm. Leave out --target-unit, "
+            "or give --already-log."
+        )
+
+
+def _is_gct(path: Path) -> bool:
+    if re.search(r"\.gct(\.gz)?$", path.name.lower()):
+        return True
+    with open_text(path) as file:
+        return re.match(r"#1\.\d\s*$", file.readline(10)) is not None
+
+
+def check_header(path: Path, id_column: str, ids: Container[str]) -> None:
+    """Refuse a table whose first line is a row: its transcript would be lost.
+
+    Raises:
+        InvalidInputError: The name of the column of IDs is an ID.
+    """
+    if id_column in ids:
+        raise InvalidInputError(
+            f"{path}: the first line begins with the ID {id_column!r}, so there is no header. Add one."
+        )
 
 
 def without_version(identifier: str) -> str:
@@ -101,6 +146,7 @@ def join_targets(table: TargetTable, ids: Sequence[str], *, strip_versions: bool
     Raises:
         InvalidInputError: No ID is in both, or two rows would join one transcript.
     """
+    check_header(table.path, table.id_column, set(ids))
     row_of = {identifier: row for row, identifier in enumerate(table.ids)}
     rows = np.array([row_of.get(identifier, -1) for identifier in ids], dtype=np.intp)
     n_exact = int((rows >= 0).sum())

@@ -12,9 +12,9 @@ from tqdm import tqdm
 from embedcache.dataset import SAMPLE_COLUMNS, Dataset, read_dataset
 from embedcache.dataset_write import DatasetWriter, made_by_same_command
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
-from embedcache.prepare.common import join_targets, provenance, target_frame
+from embedcache.prepare.common import check_header, check_unit, join_targets, provenance, target_frame
 from embedcache.sequences import Modality, read_fasta
-from embedcache.splits import SplitRule
+from embedcache.splits import SplitRule, split_name
 from embedcache.tables import TargetTable, read_table, read_target_table
 
 __all__ = ["prepare_fasta", "read_genes"]
@@ -64,6 +64,9 @@ def prepare_fasta(
         raise InvalidSettingError("No sequences are given. Give --dna, --rna or --protein, or several of them.")
     if only_measured and targets is None:
         raise InvalidSettingError("Only measured transcripts are wanted, but there are no targets. Give --targets.")
+    if splits.kind == "column" and genes is None:
+        raise InvalidSettingError(f"The split is to come from column {splits.column!r}, but of no table. Give --genes.")
+    check_unit(target_unit, already_log=already_log)
     columns = {"id_column": id_column, "gene_column": gene_column, "drop_columns": list(drop_columns)}
     scale = {"already_log": already_log, "target_unit": target_unit}
     joining = {"strip_versions": strip_versions, "only_measured": only_measured, "splits": splits.options()}
@@ -80,6 +83,8 @@ def prepare_fasta(
     with DatasetWriter(output) as writer:
         rows = _read_sequences(writer, files)
         counts, left_out = Counter({"transcripts": len(rows)}), Counter[str]()
+        if genes is not None:
+            _check_genes(genes, gene_of, rows, left_out)
         rows, frame = _join(rows, table, counts, left_out, strip_versions=strip_versions, only_measured=only_measured)
         _give_genes(rows, table, gene_of, counts)
         values = None if split_of is None else [_known_split(genes, split_of, row["transcript_id"]) for row in rows]
@@ -109,8 +114,26 @@ def read_genes(path: Path | None, splits: SplitRule) -> tuple[dict[str, str], di
     if splits.kind == "column":
         if splits.column not in table.columns:
             raise UnknownNameError(f"column of {path}:", splits.column, map(str, table.columns))
-        split_of = dict(zip(ids, [str(value) for value in table[splits.column]], strict=True))
+        values = [str(value) for value in table[splits.column]]
+        for line, value in enumerate(values, start=2):
+            split_name(value, f"{path}, line {line}: ")
+        split_of = dict(zip(ids, values, strict=True))
     return dict(zip(ids, genes, strict=True)), split_of
+
+
+def _check_genes(
+    path: Path, gene_of: Mapping[str, str], rows: Sequence[Mapping[str, Any]], left_out: Counter[str]
+) -> None:
+    """Refuse a table of genes of other transcripts, and count what it has beyond ours."""
+    ids = {row["transcript_id"] for row in rows}
+    check_header(path, str(read_table(path).columns[0]), ids)
+    strangers = [name for name in gene_of if name not in ids]
+    if len(strangers) == len(gene_of):
+        raise InvalidInputError(
+            f"No transcript of {path} is in the FASTA files: IDs look like {next(iter(gene_of), '')!r} and "
+            f"{rows[0]['transcript_id']!r}. Give matching IDs in its first column."
+        )
+    left_out["rows of genes without sequence"] = len(strangers)
 
 
 def _known_split(path: Path | None, split_of: Mapping[str, str], identifier: str) -> str:

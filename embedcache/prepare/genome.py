@@ -65,7 +65,7 @@ def prepare_genome(
         encoders: Default encoder of a modality.
     """
     splits = splits or SplitRule()
-    _check_settings(dna_length, splits, only_measured=only_measured, has_expression=expression is not None)
+    _check_settings(dna_length, splits, expression, only_measured=only_measured, samples=samples)
     options = {
         "tissue_column": tissue_column,
         "tissues": list(tissues),
@@ -107,11 +107,15 @@ def prepare_genome(
     return read_dataset(output)
 
 
-def _check_settings(dna_length: int, splits: SplitRule, *, only_measured: bool, has_expression: bool) -> None:
+def _check_settings(
+    dna_length: int, splits: SplitRule, expression: Path | None, *, only_measured: bool, samples: Path | None
+) -> None:
     check_dna_length(dna_length)
     if splits.kind == "column":
         raise SplitError("A genome has no column of splits. Split by fractions or by chromosomes.")
-    if only_measured and not has_expression:
+    if samples is not None and expression is None:
+        raise InvalidSettingError(f"{samples} describes samples, but there is no expression. Give --expression.")
+    if only_measured and expression is None:
         raise InvalidSettingError(
             "Only measured transcripts are wanted, but there is no expression. Give --expression."
         )

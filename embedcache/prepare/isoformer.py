@@ -21,7 +21,7 @@ from embedcache.prepare.common import provenance, target_frame
 from embedcache.prepare.genome import check_dna_length
 from embedcache.prepare.isoformer_rows import RowReader
 from embedcache.sequences import Modality
-from embedcache.splits import SplitRule
+from embedcache.splits import SplitRule, split_name
 from embedcache.tables import stream_table
 
 __all__ = ["TISSUES", "TableValues", "prepare_isoformer"]
@@ -93,6 +93,7 @@ def prepare_isoformer(
                 path=table, writer=writer, genome=opened, dna_length=dna_length, genetic_codes=dict(genetic_codes or {})
             )
             targets, split_values = _read_rows(table, reader, names, values, splits)
+        reader.check_genetic_codes()
         _assign_splits(reader.rows, splits, split_values)
         reader.counts["genes"] = len({row["gene_id"] for row in reader.rows})
         info |= {"genetic_codes": reader.codes_used(), "target_unit": _UNITS[values]}
@@ -127,7 +128,7 @@ def choose_tissues(path: Path, columns: Sequence[str], asked: Sequence[str] | No
         for name in asked:
             if name not in columns:
                 raise UnknownNameError(f"column of {path}:", name, columns)
-        return list(asked)
+        return list(dict.fromkeys(asked))
     known = {name.lower() for name in TISSUES}
     chosen = [name for name in columns if name.replace("_", " ").lower() in known]
     if not chosen:
@@ -152,12 +153,14 @@ def _read_rows(
             except InvalidSequenceError as error:
                 raise InvalidSequenceError(f"{path}, line {line}: {error}") from None
             if kept:
+                if splits.kind == "column":
+                    split_name(str(row[splits.column]), f"{path}, line {line}: ")
                 targets.append(numbers[at])
                 split_values.append(str(row.get(splits.column, "")))
         progress.update(len(chunk))
     progress.close()
     if not targets:
-        raise InvalidInputError(f"{path} has no row. Give the published table.")
+        raise InvalidInputError(f"{path} has no row{' with RNA' if n_read else ''}. Give the published table.")
     return np.stack(targets), split_values
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.dataset_write import DatasetWriter
-from embedcache.errors import InvalidInputError, InvalidSequenceError
+from embedcache.errors import InvalidInputError, InvalidSequenceError, UnknownNameError
 from embedcache.genome import Genome
 from embedcache.sequences import normalise
 from embedcache.transcripts import VERTEBRATE_MITOCHONDRIA, check_cds
@@ -46,9 +46,18 @@ class RowReader:
         names = {row["chromosome"]: row["genetic_code"] for row in self.rows}
         return {name: code for name, code in names.items() if code != 1}
 
+    def check_genetic_codes(self) -> None:
+        """Raise UnknownNameError if a code was chosen for a contig that no row is on."""
+        contigs = {str(row["chromosome"]) for row in self.rows}
+        for contig in self.genetic_codes:
+            if contig not in contigs:
+                raise UnknownNameError("contig", contig, contigs)
+
     def add(self, line: int, row: Mapping[str, str]) -> bool:
         """Add a row of the table; False if it has no RNA and was left out."""
         identifier = row["transcript_id_gtex"]
+        if not identifier:
+            raise InvalidInputError(f"{self.path}, line {line}: no transcript ID. Give every row its ID.")
         if (first := self.lines.setdefault(identifier, line)) != line:
             raise InvalidInputError(
                 f"{self.path}, line {line}: transcript {identifier!r} was on line {first}. Give each one row."
@@ -82,7 +91,7 @@ class RowReader:
         """Strand and 0-based TSS."""
         strand = _STRANDS.get(row["strand"].removesuffix(".0"))
         start, end = (row[name].removesuffix(".0") for name in ("start", "end"))
-        if strand is None or not (start.isdigit() and end.isdigit() and 1 <= int(start) <= int(end)):
+        if strand is None or not (start.isdecimal() and end.isdecimal() and 1 <= int(start) <= int(end)):
             raise InvalidInputError(
                 f"{self.path}, line {line}: strand {row['strand']!r}, start {row['start']!r}, end {row['end']!r}. "
                 "Expected + or -, and 1-based start <= end."
