@@ -257,7 +257,8 @@ def _finish(run: Run, directory: RunDirectory, described: Mapping[str, Any]) -> 
     if not run.best_epoch:
         raise DivergedError(
             f"{directory.path}: {run.stopped} in epoch {run.epoch}, before any model could be kept. "
-            f"Choose another run directory and a --learning-rate below {run.config.learning_rate:g}."
+            f"Choose another run directory and a --learning-rate below {run.config.learning_rate:g}; if that does not "
+            "help, embeddings or targets hold values that are no numbers: build the cache again."
         )
     directory.write_history(run.history)
     if not directory.model.exists():
