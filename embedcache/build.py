@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from embedcache.batching import cut_by_tokens
 from embedcache.encoders.spec import Encoder, EncoderSpec
 from embedcache.errors import CacheError, EmbedCacheError
+from embedcache.info import format_bytes
 from embedcache.interrupt import stop_requests
 from embedcache.plan import Plan, make_plan
 from embedcache.progress import Progress
@@ -104,9 +105,10 @@ def _embed_all(plan: Plan, encoder: Encoder, layout: Layout, store: Path, tokens
     """Embed task after task, while a thread writes the task before."""
     title = f"{encoder.spec.modality} {encoder.spec.name}"
     with stop_requests() as stop, Progress(plan.total_tokens, "tok", title) as progress, _writer(store) as write:
+        n_tokens = plan.n_tokens
         for task in plan.tasks(layout.shard_rows):
             done: list[tuple[bytes, Array]] = []
-            for batch in cut_by_tokens(task, plan.n_tokens, tokens_per_batch):
+            for batch in cut_by_tokens(task, n_tokens, tokens_per_batch):
                 if not stop:
                     done += _embed(plan, batch, encoder)
                     progress.update(sum(plan.lengths[i] for i in batch))
@@ -180,6 +182,6 @@ def _check_room(plan: Plan, layout: Layout, store: Path) -> None:
     free = shutil.disk_usage(store).free
     if size_bytes > free:
         raise CacheError(
-            f"{store} needs {size_bytes / 1e9:.1f} GB more and its disk has {free / 1e9:.1f} GB free. "
+            f"{store} needs {format_bytes(size_bytes)} more and its disk has {format_bytes(free)} free. "
             "Free space, or choose another --cache."
         )

@@ -10,7 +10,7 @@ from embedcache.encoders.cards import PAPER_ENCODERS
 from embedcache.encoders.registry import load_encoder
 from embedcache.encoders.spec import ComputeDtype, StoreDtype
 from embedcache.encoders.tokens import Crop
-from embedcache.errors import InvalidInputError
+from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.sequences import Modality, SequenceRecord
 from embedcache.store.find import store_path
 
@@ -114,8 +114,8 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = device.partition(":")
-    if kind not in TOKENS_PER_BATCH or (number and not number.isdigit()):
-        raise InvalidInputError(f"device {device!r} is not known. Choose cpu, cuda, cuda:<number> or auto.")
+    if kind not in TOKENS_PER_BATCH or (number and not number.isdecimal()):
+        raise InvalidSettingError(f"device {device!r} is not known. Choose cpu, cuda, cuda:<number> or auto.")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise InvalidInputError(
             f"device {device!r} is not here: {torch.cuda.device_count()} CUDA devices were found. "

@@ -95,9 +95,10 @@ def test_the_same_seed_gives_the_same_dataset(tmp_path: Path) -> None:
         ({"isoforms_per_gene": 9}, "1 to 4 isoforms"),
         ({"shares": {"dna": 0.5, "rna": 0.5, "protein": 0.1}}, "0.9 in sum"),
         ({"shares": {"dna": 0.5}}, "Give dna, rna and protein"),
+        ({"shares": {"dna": 0.3, "rna": float("nan"), "protein": 0.1}}, "0.9 in sum"),
         ({"dna_length": 0}, "0 bp"),
     ],
-    ids=["genes", "isoforms", "sum", "names", "length"],
+    ids=["genes", "isoforms", "sum", "names", "nan", "length"],
 )
 def test_settings_out_of_range_give_one_line(tmp_path: Path, settings: Any, message: str) -> None:
     with pytest.raises(EmbedCacheError, match=message):

@@ -230,7 +230,7 @@ def test_code_in_a_bin_file_is_not_run(tmp_path: Path) -> None:
     write(tmp_path, SMALL["esm2-8m"], {})
     (tmp_path / "model.safetensors").unlink()
     torch.save({"esm.x": Attack()}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(InvalidInputError, match="cannot be read"):
+    with pytest.raises(InvalidInputError, match="nothing of it was run"):
         encoder_spec("esm2-8m", "protein", weights=tmp_path)
     assert not (tmp_path / "ran").exists()
 
@@ -240,6 +240,27 @@ def test_an_index_cannot_point_out_of_its_directory(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../b.safetensors"}}))
     with pytest.raises(InvalidInputError, match="names no files of its own directory"):
         encoder_spec("esm2-8m", "protein", weights=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "weight_map", [["a"], {"a": 1}, {"a": "b.safetensors", "c": 2}], ids=["list", "number", "both"]
+)
+def test_an_index_of_another_form_is_refused(tmp_path: Path, weight_map: object) -> None:
+    write(tmp_path, SMALL["esm2-8m"], {})
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(InvalidInputError, match="names no files"):
+        encoder_spec("esm2-8m", "protein", weights=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_directory_in_place_of_a_file_is_told_in_one_line(tmp_path: Path, name: str) -> None:
+    write(tmp_path, SMALL["esm2-8m"], {})
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(InvalidInputError, match="cannot be read") as error:
+        encoder_spec("esm2-8m", "protein", weights=tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_drawn_weights_follow_the_seed_and_stay_as_they_are() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from embedcache.encoders.cards import CARDS, PAPER_ENCODERS, TINY_ENCODERS, EncoderCard
 from embedcache.encoders.spec import ComputeDtype, Encoder, EncoderSpec, StoreDtype
 from embedcache.encoders.tokens import Crop
-from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.sequences import Modality
 
 if TYPE_CHECKING:
@@ -200,14 +200,14 @@ def _architecture(found: EncoderCard) -> dict[str, Any]:
 def _seeded(found: EncoderCard, weights: Path | None, seed: int | None) -> tuple[str, str]:
     """Name and ``seed:<number>`` of an encoder; the latter is empty if files hold its weights."""
     if weights is not None and (seed is not None or found.weights):
-        raise InvalidInputError(
+        raise InvalidSettingError(
             f"Encoder {found.name} with random weights takes no files, but {weights} is given. "
             "Leave out the directory, or the seed."
         )
     if seed is None:
         return found.name, found.weights
     if seed < 0:
-        raise InvalidInputError(f"Seed {seed} of random weights is negative. Give 0 or more.")
+        raise InvalidSettingError(f"Seed {seed} of random weights is negative. Give 0 or more.")
     if found.weights:
         return found.name if found.weights == f"seed:{seed}" else f"{found.name}-seed{seed}", f"seed:{seed}"
     return f"{found.name}-random{seed}", f"seed:{seed}"
@@ -218,7 +218,7 @@ def _limit(found: EncoderCard, wanted: int | None) -> int:
         return found.max_tokens
     if wanted < 0 or (found.max_tokens and not 0 < wanted <= found.max_tokens):
         allowed = f"1 to {found.max_tokens}" if found.max_tokens else "0 (no limit) or more"
-        raise InvalidInputError(f"Encoder {found.name} cannot take {wanted} tokens. Give {allowed}.")
+        raise InvalidSettingError(f"Encoder {found.name} cannot take {wanted} tokens. Give {allowed}.")
     return wanted
 
 
@@ -228,9 +228,9 @@ def _layer(found: EncoderCard, wanted: int) -> int:
     if wanted == -1 or layer == found.layers:
         return -1
     if not found.any_layer:
-        raise InvalidInputError(f"Encoder {found.name} gives its last layer only, not {wanted}. Give -1.")
+        raise InvalidSettingError(f"Encoder {found.name} gives its last layer only, not {wanted}. Give -1.")
     if not 1 <= layer < found.layers:
-        raise InvalidInputError(
+        raise InvalidSettingError(
             f"Encoder {found.name} has no layer {wanted}. Give 1 to {found.layers}, or -1 for the last."
         )
     return layer

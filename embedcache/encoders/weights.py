@@ -229,6 +229,8 @@ def _read_json(path: Path, card: EncoderCard) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MissingDependencyError(f"{path} does not exist. {_how_to_fetch(card)}") from error
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error.strerror}. Download it again.") from error
     except ValueError as error:
         raise InvalidInputError(f"{path} is not JSON: {error}. Download it again.") from error
     if not isinstance(found, dict):
@@ -243,9 +245,10 @@ def _read_tensors(card: EncoderCard, directory: Path) -> dict[str, Tensor]:
         raise MissingDependencyError(f"{directory} has no weights ({' or '.join(_FILES[::2])}). {_how_to_fetch(card)}")
     if not name.endswith(".index.json"):
         return _read_file(directory / name)
-    shards = _read_json(directory / name, card).get("weight_map", {})
-    files = sorted(set(shards.values()))
-    if not files or any(Path(file).name != file for file in files):
+    shards = _read_json(directory / name, card).get("weight_map")
+    names = list(shards.values()) if isinstance(shards, dict) else []
+    files = sorted({file for file in names if isinstance(file, str) and Path(file).name == file})
+    if not files or len(files) < len(set(map(str, names))):
         raise InvalidInputError(f"{directory / name} names no files of its own directory. Download it again.")
     tensors: dict[str, Tensor] = {}
     for file in files:
@@ -265,7 +268,11 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except pickle.UnpicklingError as error:
+        raise InvalidInputError(
+            f"{path} holds more than tensors, or is damaged; nothing of it was run. Give model.safetensors instead."
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0][:100]
         raise InvalidInputError(f"{path} cannot be read: {reason}. Download it again.") from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):

@@ -148,7 +148,7 @@ def _check(n_genes: int, isoforms: int, noncoding: float, n_tissues: int, shares
             f"Cannot simulate {n_genes} genes of {isoforms} isoforms, {noncoding} of them non-coding, in {n_tissues} "
             f"tissues. Give at least 10 genes and 1 tissue, 1 to {MAX_ISOFORMS} isoforms and a share from 0 to below 1."
         )
-    if set(shares) != set(MODALITIES) or min(shares.values()) < 0 or sum(shares.values()) > 0.9:
+    if set(shares) != set(MODALITIES) or not (min(shares.values()) >= 0 and sum(shares.values()) <= 0.9):
         raise InvalidSettingError(
             f"Shares of variance are {json.dumps(dict(shares))}. Give dna, rna and protein, each from 0 on, 0.9 in sum."
         )
