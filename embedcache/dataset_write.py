@@ -177,7 +177,14 @@ class DatasetWriter:
                 raise InvalidInputError(f"{len(missing)} {modality} keys of samples have no sequence. Give them all.")
         self._writer.close()
         _write_tables(self._partial, info, samples, targets)
-        self._partial.rename(self._place)
+        try:
+            self._partial.rename(self._place)
+        except OSError as error:
+            if not (self._place / "dataset.json").exists():
+                raise
+            raise InvalidInputError(
+                f"{self.path} was made by another process meanwhile. Run the same command again to use it."
+            ) from error
 
 
 def write_dataset(

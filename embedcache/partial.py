@@ -19,8 +19,10 @@ def make_partial(path: Path) -> tuple[Path, int]:
     while True:
         partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
         partial.mkdir()
-        lock = os.open(partial, os.O_RDONLY)
-        # between the two lines above another process may have taken it for abandoned
+        try:  # before the lock is ours, another process may take the directory for abandoned
+            lock = os.open(partial, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         if _lock(lock) is not False and partial.exists():
             return partial, lock
         os.close(lock)

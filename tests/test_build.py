@@ -111,7 +111,7 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path: Path, mon
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     encoder = FakeEncoder()
-    with pytest.raises(CacheError, match=r"0\.0 GB free"):
+    with pytest.raises(CacheError, match="10 B free"):
         build_cache(random_records(5), encoder, tmp_path / "s")
     assert encoder.embedded == []
 

@@ -219,6 +219,16 @@ def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dataset_that_another_process_made_meanwhile_is_told(tmp_path: Path) -> None:
+    def slow() -> Iterator[tuple[Any, bytes, str]]:
+        write(tmp_path / "d")
+        yield from ()
+
+    with pytest.raises(InvalidInputError, match="another process .* again"):
+        write(tmp_path / "d", sequences=slow(), samples=samples().drop(columns=["dna_key", "rna_key", "protein_key"]))
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
 def test_the_summary_shows_empty_splits(tmp_path: Path) -> None:
     assert "train 2, validation 0, test 1" in write(tmp_path / "d").summary()
 

@@ -24,6 +24,21 @@ def test_only_what_nobody_holds_is_removed(tmp_path: Path) -> None:
     os.close(lock)
 
 
+def test_a_directory_that_is_taken_for_abandoned_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mkdir, made = Path.mkdir, []
+
+    def mkdir_and_lose(path: Path) -> None:
+        mkdir(path)
+        made.append(path)
+        if len(made) == 1:
+            assert remove_abandoned(tmp_path / "d") == [path]
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_and_lose)
+    partial, lock = make_partial(tmp_path / "d")
+    assert len(made) == 2 and partial == made[1] and partial.is_dir()
+    os.close(lock)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_stopped_prepare_leaves_nothing_to_the_next(tmp_path: Path, number: int, code: int) -> None:
     (tmp_path / "p.fa").write_text("".join(f">p{i}\nMK{'ACDEFGHIKL'[i % 10]}\n" for i in range(9)))
