@@ -15,7 +15,7 @@ from embedcache.build import build_cache
 from embedcache.errors import CacheError, CacheMismatchError, EmbedCacheError, InvalidInputError, InvalidSequenceError
 from embedcache.interrupt import StoppedError
 from embedcache.sequences import SequenceRecord, sequence_key
-from embedcache.store import EmbeddingStore
+from embedcache.store import EmbeddingStore, create_store
 
 SHARD_BYTES = 1 << 14  # 512 rows of 16 float16
 
@@ -50,6 +50,20 @@ def test_a_build_does_not_count_on_a_shard_that_is_lost(tmp_path: Path) -> None:
     build_cache(random_records(9), FakeEncoder(), tmp_path / "s")
     (tmp_path / "s" / "tokens" / "c" / "0" / "0").unlink()
     with pytest.raises(CacheError, match="1 of 1 shards are missing or cut"):
+        build_cache(random_records(9), FakeEncoder(), tmp_path / "s")
+
+
+def test_a_whole_store_on_a_read_only_disk_needs_nothing_written(tmp_path: Path) -> None:
+    build_cache(random_records(9), FakeEncoder(), tmp_path / "s")
+    (tmp_path / "s" / ".lock").unlink()
+    (tmp_path / "s" / ".lock").mkdir()  # opening it for writing fails, for root as well
+    assert build_cache(random_records(9), FakeEncoder(), tmp_path / "s").computed == 0
+
+
+def test_an_index_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+    create_store(tmp_path / "s", fake_spec())
+    (tmp_path / "s" / ".lock").mkdir()
+    with pytest.raises(CacheError, match="index cannot be written: .*nothing is lost"):
         build_cache(random_records(9), FakeEncoder(), tmp_path / "s")
 
 

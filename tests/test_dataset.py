@@ -224,7 +224,7 @@ def test_a_dataset_that_another_process_made_meanwhile_is_told(tmp_path: Path) -
         write(tmp_path / "d")
         yield from ()
 
-    with pytest.raises(InvalidInputError, match="another process .* again"):
+    with pytest.raises(InvalidInputError, match=r"another process .* again"):
         write(tmp_path / "d", sequences=slow(), samples=samples().drop(columns=["dna_key", "rna_key", "protein_key"]))
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 

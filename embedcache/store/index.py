@@ -90,16 +90,32 @@ def _read_index(path: Path) -> tuple[Array, set[str]]:
 
 
 def write_index(root: Path) -> None:
-    """Save the next reader the merge, and tell other readers of Zarr how many rows there are."""
-    with (root / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # or an older merge could replace a newer one
-        entries, tasks, up_to_date = load_entries(root)
-        if up_to_date:
-            return
-        n_shards = int(entries["shard"].max(initial=0)) + 1 if len(entries) else 0
-        replace_file(root / "tokens" / "zarr.json", [read_layout(root).array_metadata(n_shards)])
-        file = io.BytesIO()
-        np.save(file, entries)
-        np.save(file, np.array(tasks, np.str_))
-        np.save(file, np.uint32(crc32c(entries)))
-        replace_file(root / "index.npy", [file.getbuffer()])
+    """Save the next reader the merge, and tell other readers of Zarr how many rows there are.
+
+    Raises:
+        CacheError: The disk is full or cannot be written; the records have everything all the same.
+    """
+    if load_entries(root)[2]:
+        return  # so that a whole store on a read-only disk can be built again
+    try:
+        with (root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # or an older merge could replace a newer one
+            _merge(root)
+    except OSError as error:
+        raise CacheError(
+            f"{root}: the index cannot be written: {error.strerror or error}. What was embedded is committed, nothing "
+            "is lost. Free space or mend the disk, then run the same command again."
+        ) from error
+
+
+def _merge(root: Path) -> None:
+    entries, tasks, up_to_date = load_entries(root)
+    if up_to_date:
+        return
+    n_shards = int(entries["shard"].max(initial=0)) + 1 if len(entries) else 0
+    replace_file(root / "tokens" / "zarr.json", [read_layout(root).array_metadata(n_shards)])
+    file = io.BytesIO()
+    np.save(file, entries)
+    np.save(file, np.array(tasks, np.str_))
+    np.save(file, np.uint32(crc32c(entries)))
+    replace_file(root / "index.npy", [file.getbuffer()])
