@@ -63,7 +63,7 @@ def test_a_whole_store_on_a_read_only_disk_needs_nothing_written(tmp_path: Path)
 def test_an_index_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
     create_store(tmp_path / "s", fake_spec())
     (tmp_path / "s" / ".lock").mkdir()
-    with pytest.raises(CacheError, match="index cannot be written: .*nothing is lost"):
+    with pytest.raises(CacheError, match=r"index cannot be written: .*nothing is lost"):
         build_cache(random_records(9), FakeEncoder(), tmp_path / "s")
 
 
