@@ -24,7 +24,10 @@ app.add_typer(prepare_app, name="prepare")
 ModalityOption = Annotated[Modality, typer.Option(help="Which sequences of the dataset.", show_default=False)]
 EncoderOption = Annotated[
     str | None,
-    typer.Option(help="Encoder, see `embedcache encoders`. Default: the dataset's, else the paper's."),
+    typer.Option(
+        help="Encoder, see `embedcache encoders`. Default: the dataset's, else the paper's (enformer, nt-v2-250m, "
+        "esm2-150m)."
+    ),
 ]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="Directory with the published weights. Default: the Hugging Face cache.")
@@ -32,8 +35,8 @@ WeightsOption = Annotated[
 RandomInitOption = Annotated[
     int | None, typer.Option(metavar="SEED", help="Draw the weights with this seed instead of reading them.")
 ]
-DtypeOption = Annotated[ComputeDtype, typer.Option(help="Numbers of the computation.")]
-StoreDtypeOption = Annotated[StoreDtype, typer.Option(help="Numbers on disk.")]
+DtypeOption = Annotated[ComputeDtype, typer.Option(help="Precision of the computation.")]
+StoreDtypeOption = Annotated[StoreDtype, typer.Option(help="Precision on disk.")]
 CropOption = Annotated[
     Crop | None, typer.Option(help="Part kept of input over the limit; error refuses it. Default: the encoder's.")
 ]
@@ -57,7 +60,8 @@ def build(
     device: DeviceOption = "auto",
     engine: Annotated[Literal["local"], typer.Option(help="Where the work runs: local is this process.")] = "local",
     tokens_per_batch: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of one call. Default: 2,048 on a CPU, 32,768 on a GPU.")
+        int | None,
+        typer.Option(min=1, help="Tokens of one call of the encoder. Default: 2,048 on a CPU, 32,768 on a GPU."),
     ] = None,
 ) -> None:
     """Embed what the cache lacks of one modality. Run it again after an interruption: it goes on."""

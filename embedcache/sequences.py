@@ -29,6 +29,7 @@ _AMBIGUOUS_NUCLEOTIDES = "RYSWKMBDHV"  # IUPAC codes of two or three bases
 _RESIDUES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _TO_NUCLEOTIDES = str.maketrans("U" + _AMBIGUOUS_NUCLEOTIDES, "T" + "N" * len(_AMBIGUOUS_NUCLEOTIDES))
+_KEEP_AMBIGUOUS = str.maketrans("", "", "ACGTUNacgtun")
 _DELETE_NUCLEOTIDES = str.maketrans("", "", _NUCLEOTIDES)
 _DELETE_RESIDUES = str.maketrans("", "", _RESIDUES)
 
@@ -44,6 +45,8 @@ class SequenceRecord:
     id: str
     sequence: str
     modality: Modality
+    ambiguous: int = 0
+    """Letters such as R, for several bases, that were read as N."""
 
 
 def normalise(sequence: str, modality: Modality) -> str:
@@ -150,7 +153,8 @@ def read_fasta(path: Path | str, modality: Modality) -> Iterator[SequenceRecord]
             sequence = normalise("".join(parts), modality)
         except InvalidSequenceError as error:
             raise InvalidSequenceError(f"{path}, record {identifier!r} at line {line_number}: {error}") from None
-        yield SequenceRecord(identifier, sequence, modality)
+        ambiguous = 0 if modality == "protein" else sum(len(part.translate(_KEEP_AMBIGUOUS)) for part in parts)
+        yield SequenceRecord(identifier, sequence, modality, ambiguous)
     if not seen:
         raise InvalidInputError(f"{path} has no record. Expected FASTA: a line >ID, then letters.")
 

@@ -43,6 +43,12 @@ def test_ids_join_the_files(tmp_path: Path) -> None:
     assert dataset.info["counts"]["distinct rna sequences"] == 2
 
 
+def test_ambiguous_letters_are_read_as_n_and_counted(tmp_path: Path) -> None:
+    dataset = prepare(tmp_path, "rna", rna=">t1\nACGRYT\n")
+    assert [sequence for _, sequence in dataset.sequences("rna")] == ["ACGNNT"]
+    assert "2  ambiguous rna letters read as N" in dataset.summary()
+
+
 def test_one_modality_without_targets_is_enough(tmp_path: Path) -> None:
     dataset = prepare(tmp_path, "protein")
     assert (dataset.targets, dataset.modalities, len(dataset.samples)) == (None, ("protein",), 2)

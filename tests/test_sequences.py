@@ -27,6 +27,12 @@ def test_fasta_is_read_whatever_its_form(tmp_path: Path) -> None:
     assert list(read_fasta(tmp_path / "a.fa.gz", "rna")) == plain
 
 
+def test_ambiguous_letters_are_counted(tmp_path: Path) -> None:
+    text = ">a\nACGURY\nnNk\n>b\nACGT\n"
+    assert [record.ambiguous for record in read_fasta(write(tmp_path / "a.fa", text), "rna")] == [3, 0]
+    assert [record.ambiguous for record in read_fasta(write(tmp_path / "p.fa", ">a\nMKRY\n"), "protein")] == [0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -219,6 +219,7 @@ def change_attributes(root: Path, **changes: object) -> None:
         pytest.param({"shard_rows": 100}, "shard_rows", id="rows"),
         pytest.param({"encoder": None}, "encoder", id="no spec"),
         pytest.param({"encoder": {"name": "x"}}, "other fields", id="spec of another version"),
+        pytest.param({"encoder": fake_spec(layer=3).to_json()}, "somebody changed it", id="spec changed by hand"),
         pytest.param({"encoder": {**fake_spec().to_json(), "width": "x"}}, "width", id="width"),
         pytest.param({"encoder": {**fake_spec().to_json(), "modality": "rma"}}, "modality", id="modality"),
         pytest.param({"encoder": {**fake_spec().to_json(), "store_dtype": "int3"}}, "store_dtype", id="dtype"),

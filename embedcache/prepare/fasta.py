@@ -81,8 +81,8 @@ def prepare_fasta(
         table = read_target_table(targets, already_log=already_log, unit=target_unit, **columns)  # type: ignore[arg-type]
     gene_of, split_of = read_genes(genes, splits)
     with DatasetWriter(output) as writer:
-        rows = _read_sequences(writer, files)
-        counts, left_out = Counter({"transcripts": len(rows)}), Counter[str]()
+        rows, counts = _read_sequences(writer, files)
+        left_out = Counter[str]()
         if genes is not None:
             _check_genes(genes, gene_of, rows, left_out)
         rows, frame = _join(rows, table, counts, left_out, strip_versions=strip_versions, only_measured=only_measured)
@@ -142,15 +142,19 @@ def _known_split(path: Path | None, split_of: Mapping[str, str], identifier: str
     return split_of[identifier]
 
 
-def _read_sequences(writer: DatasetWriter, files: Mapping[Modality, Path | None]) -> list[dict[str, Any]]:
-    """One row an ID, with the keys of the modalities it has."""
+def _read_sequences(
+    writer: DatasetWriter, files: Mapping[Modality, Path | None]
+) -> tuple[list[dict[str, Any]], Counter[str]]:
+    """One row an ID, with the keys of the modalities it has, and counts for the record."""
     rows: dict[str, dict[str, Any]] = {}
+    counts = Counter[str]()
     for modality, path in files.items():
         if path is not None:
             for record in tqdm(read_fasta(path, modality), desc=modality, unit=" records", disable=None):
                 row = rows.setdefault(record.id, {"transcript_id": record.id})
                 row[f"{modality}_key"] = writer.add(modality, record.sequence)
-    return list(rows.values())
+                counts[f"ambiguous {modality} letters read as N"] += record.ambiguous
+    return list(rows.values()), Counter({"transcripts": len(rows)}) + counts
 
 
 def _join(

@@ -113,6 +113,7 @@ class Layout:
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "encoder": self.spec.to_json(),
+            "digest": self.spec.digest,
             "width": self.width,
             "dtype": self.spec.store_dtype,
             "letters_a_token": self.spec.tokens,
@@ -204,5 +205,10 @@ def _parse_layout(path: Path, attributes: Mapping[str, Any]) -> Layout:
         raise CacheDamagedError(
             f"{path}: {wrong[0]} of the encoder is {encoder[wrong[0]]!r}. Restore the file, or delete {path.parent} "
             "and build again."
+        )
+    if attributes.get("digest") != spec.digest:
+        raise CacheDamagedError(
+            f"{path}: the encoder spec has digest {spec.digest}, recorded is {attributes.get('digest')!r}: somebody "
+            f"changed it. Restore the file, or delete {path.parent} and build again."
         )
     return Layout(spec=spec, shard_rows=shard_rows)
