@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 something found on the way was wrong (one line says what, 
 usage, 128 + n stopped cleanly by signal n (130 Ctrl-C, 143 SIGTERM). Anything else is our bug and keeps its traceback.
 """
 
-import logging
 import os
 import sys
 
@@ -31,7 +30,6 @@ def heads() -> None:
 def _run(app: typer.Typer) -> None:
     # before torch is imported: threads that spin at barriers made a build ten times slower on two busy cores
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         app()
     except StoppedError as error:

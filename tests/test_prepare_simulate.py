@@ -112,4 +112,4 @@ def test_shares_leave_room_for_noise() -> None:
 
 def test_the_summary_says_that_it_is_simulated_and_what_can_be_explained(tmp_path: Path) -> None:
     summary = prepare_simulate(output=tmp_path / "d", n_genes=20).summary()
-    assert "(simulated)" in summary.splitlines()[0] and "rna 0.40, protein 0.15" in summary
+    assert "(simulated)" in summary.splitlines()[0] and "rna 0.45, protein 0.10" in summary

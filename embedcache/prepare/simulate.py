@@ -34,7 +34,7 @@ from embedcache.splits import SplitRule
 
 __all__ = ["SHARES", "prepare_simulate"]
 
-SHARES: dict[Modality, float] = {"dna": 0.30, "rna": 0.25, "protein": 0.15}
+SHARES: dict[Modality, float] = {"dna": 0.25, "rna": 0.35, "protein": 0.10}
 """Share of variance that each planted feature explains; the rest is noise."""
 
 _SEES: dict[Modality, tuple[Modality, ...]] = {"dna": ("dna",), "rna": ("rna", "protein"), "protein": ("protein",)}
