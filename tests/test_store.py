@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+import resource
 import threading
 from pathlib import Path
 
@@ -293,8 +294,6 @@ def test_a_store_travels_to_another_process(root: Path) -> None:
 
 
 def test_the_limit_of_open_files_is_raised(root: Path) -> None:
-    import resource
-
     EmbeddingStore(root)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert soft == hard
