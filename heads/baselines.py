@@ -5,11 +5,12 @@ with the best mean R2 on the validation rows, which is what the run's early stop
 Shapes: N rows, F features, K tissues.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from heads.data import Rows
@@ -17,7 +18,7 @@ from heads.features import composition_features, length_features
 from heads.metrics import mean_defined, r2_columns
 from heads.setup import Study
 
-__all__ = ["ALPHAS", "BASELINES", "Baseline", "fit_baseline", "ridge_predictions", "ridge_weights"]
+__all__ = ["ALPHAS", "BASELINES", "Baseline", "fit_baseline", "ridge_predictions"]
 
 Array = NDArray[np.float64]
 
@@ -105,29 +106,7 @@ def _ridge_path(features: Array, targets: Array, train: Rows, asked: Rows) -> Ar
         tissues, rows = np.flatnonzero(which == i), train[patterns[:, i]]
         scaler = StandardScaler().fit(features[rows])
         x, y = scaler.transform(features[rows]), targets[np.ix_(rows, tissues)]
-        mean = y.mean(axis=0)
-        for j, weights in enumerate(ridge_weights(x, y - mean, ALPHAS)):
-            predicted[j][:, tissues] = scaler.transform(features[asked]) @ weights + mean
+        wanted = scaler.transform(features[asked])
+        for j, alpha in enumerate(ALPHAS):
+            predicted[j][:, tissues] = Ridge(alpha=alpha).fit(x, y).predict(wanted).reshape(len(asked), -1)
     return predicted
-
-
-def ridge_weights(x: Array, y: Array, alphas: Sequence[float]) -> Iterator[Array]:
-    """Weights (F, K) of ridge regression without intercept for each penalty, from one decomposition.
-
-    scikit-learn's Ridge gives the same weights and decomposes anew for each penalty.
-
-    Args:
-        x: (N, F), centred.
-        y: (N, K), centred.
-        alphas: Penalties.
-    """
-    if len(x) >= x.shape[1]:
-        values, vectors = np.linalg.eigh(x.T @ x)  # (F,), (F, F)
-        projected = vectors.T @ (x.T @ y)
-        for alpha in alphas:
-            yield vectors @ (projected / (values + alpha)[:, None])
-    else:
-        values, vectors = np.linalg.eigh(x @ x.T)  # (N,), (N, N)
-        projected = vectors.T @ y
-        for alpha in alphas:
-            yield x.T @ (vectors @ (projected / (values + alpha)[:, None]))

@@ -19,7 +19,7 @@ from embedcache.dataset_write import write_dataset
 from embedcache.errors import CacheError, CacheIncompleteError, CacheMismatchError, InvalidInputError
 from embedcache.sequences import SequenceRecord, sequence_key
 from heads import evaluate as evaluation
-from heads.baselines import ALPHAS, BASELINES, ridge_predictions, ridge_weights
+from heads.baselines import ALPHAS, BASELINES, ridge_predictions
 from heads.checkpoint import CheckpointError
 from heads.config import ModelConfig, TrainConfig
 from heads.evaluate import Evaluation, evaluate
@@ -96,14 +96,6 @@ def test_features_of_a_transcript_that_can_be_checked_by_hand(tmp_path: Path) ->
     assert not features[1, 256:346].any()
     assert features[:, 346].tolist() == [0, 1]
     assert (features[0, :256] == features[1, :256]).all()
-
-
-@pytest.mark.parametrize("shape", [(40, 7), (12, 30)], ids=["more rows", "more features"])
-def test_ridge_weights_are_those_of_scikit_learn(shape: tuple[int, int]) -> None:
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal(shape), rng.standard_normal((shape[0], 3))
-    for alpha, weights in zip(ALPHAS, ridge_weights(x, y, ALPHAS), strict=True):
-        np.testing.assert_allclose(weights, Ridge(alpha=alpha, fit_intercept=False).fit(x, y).coef_.T, atol=1e-8)
 
 
 def test_ridge_uses_measured_training_rows_and_validation_for_the_penalty() -> None:
