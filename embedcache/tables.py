@@ -195,7 +195,7 @@ def _numbers(path: Path, cells: "pd.Series[str]", name: str, already_log: bool) 
         line = int(bad.argmax()) + 2
         raise InvalidInputError(
             f"{path}, line {line}, column {name!r}: {cells.iloc[line - 2]!r} is not a number. Mend it; or name the "
-            "column with --gene-column or --drop-column if it is no tissue."
+            "column with --drop-column if it is no tissue, or with --gene-column of prepare fasta if it names genes."
         )
     negative = ~missing & (values < 0)
     if negative.any() and not already_log:
