@@ -3,13 +3,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import FakeEncoder, random_records
 
 from embedcache.build import build_cache
 from embedcache.care import verify_cache
 from embedcache.errors import CacheDamagedError, CacheError
-from embedcache.store import EmbeddingStore, store_path
+from embedcache.store import EmbeddingStore, commit_task, create_store, store_path
 from embedcache.store.care import check_store, collect_garbage, repair_store
 
 SHARD_BYTES = 1 << 14
@@ -97,3 +98,33 @@ def test_garbage_is_removed_when_it_is_old_and_numbers_are_never_given_again(roo
     build_cache(random_records(5, seed=9), FakeEncoder(), root)
     assert (root / "tokens" / "c" / str(shards + 1) / "0").exists()
     assert EmbeddingStore(root).damaged() == []
+
+
+def test_data_are_flushed_before_the_record_that_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[tuple[str, str]] = []
+    flush, link = os.fsync, os.link
+
+    def spy_flush(descriptor: int) -> None:
+        events.append(("flush", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        flush(descriptor)
+
+    def spy_link(source: Path, target: Path) -> None:
+        events.append(("link", str(target)))
+        link(source, target)
+
+    layout = create_store(tmp_path, FakeEncoder().spec, shard_bytes=SHARD_BYTES)
+    monkeypatch.setattr("os.fsync", spy_flush)
+    monkeypatch.setattr("os.link", spy_link)
+    commit_task(tmp_path, [(b"k" * 16, np.zeros((3, layout.width), layout.stored))])
+    shards, commits = tmp_path / "tokens" / "c", tmp_path / "commits"
+    kinds = [(kind, str(Path(path).parent if Path(path).name.startswith(".") else path)) for kind, path in events]
+    record = next(path for kind, path in kinds if kind == "link" and path.startswith(str(commits)))
+    assert kinds == [
+        ("flush", str(shards / "0")),  # the bytes of the shard, still under a hidden name
+        ("link", str(shards / "0" / "0")),
+        ("flush", str(shards / "0")),  # its name
+        ("flush", str(shards)),  # the directory that was made for it
+        ("flush", str(commits)),
+        ("link", record),
+        ("flush", str(commits)),
+    ]
