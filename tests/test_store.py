@@ -2,7 +2,7 @@ import json
 import os
 import pickle
 import resource
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -110,14 +110,13 @@ def test_keys_with_64_equal_bits_are_told_apart(root: Path) -> None:
 
 
 def test_a_task_is_committed_once_whoever_tries(root: Path) -> None:
-    written, wins = sequences([40, 50]), list[bool]()
-    threads = [threading.Thread(target=lambda: wins.append(commit_task(root, written))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    written = sequences([40, 50])
+    with ThreadPoolExecutor(8) as pool:
+        wins = list(pool.map(lambda _: commit_task(root, written), range(8)))
     assert sorted(wins) == [False] * 7 + [True]
     assert len(EmbeddingStore(root)) == 2 and EmbeddingStore(root).damaged() == []
+    shards = sorted((root / "tokens" / "c").iterdir())
+    assert not commit_task(root, written) and sorted((root / "tokens" / "c").iterdir()) == shards
 
 
 def test_a_key_in_two_tasks_is_legal_and_the_lower_shard_counts(root: Path) -> None:
