@@ -65,7 +65,8 @@ def build(
     ] = None,
 ) -> None:
     """Embed what the cache lacks of one modality. Run it again after an interruption: it goes on."""
-    from embedcache.modality import EncoderOptions, build_modality
+    from embedcache.encoders.registry import EncoderOptions
+    from embedcache.modality import build_modality
 
     report = build_modality(
         dataset=dataset,
@@ -101,8 +102,8 @@ def estimate(
     as_json: JsonOption = False,
 ) -> None:
     """Tell tokens, bytes on disk and time of a build, before anything is spent. Needs no weights."""
+    from embedcache.encoders.registry import EncoderOptions
     from embedcache.estimate import estimate_modality
-    from embedcache.modality import EncoderOptions
 
     found = estimate_modality(
         dataset=dataset,

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcache.dataset import read_dataset
-from embedcache.encoders.registry import encoder_spec, load_encoder
+from embedcache.encoders.registry import EncoderOptions, encoder_spec, load_encoder
 from embedcache.encoders.spec import Encoder
 from embedcache.info import format_bytes
-from embedcache.modality import EncoderOptions, choose_encoder, dataset_records, resolve_device
+from embedcache.modality import choose_encoder, dataset_records, resolve_device
 from embedcache.plan import Plan, make_plan
 from embedcache.sequences import Modality
 from embedcache.store.layout import INNER_ROWS, SHARD_BYTES, Layout
@@ -82,15 +82,15 @@ def estimate_modality(
         device: Where the trial runs.
         trial_seconds: About how long the trial may compute; 0 leaves the time out.
     """
-    found, options = read_dataset(dataset), options or EncoderOptions()
+    found, given = read_dataset(dataset), options or {}
     name = choose_encoder(found, modality, encoder)
-    drawn = {**options.to_arguments(), "weights": None, "random_init": options.random_init or 0}
+    drawn: EncoderOptions = {**given, "weights": None, "random_init": given.get("random_init") or 0}
     spec = encoder_spec(name, modality, **drawn)
     with make_plan(dataset_records(found, modality), spec) as plan:
         seconds, trial_tokens, place = None, 0, device
         if trial_seconds > 0 and plan.keys:
             place = resolve_device(device)
-            loaded = load_encoder(name, modality, **drawn, device=place)
+            loaded = load_encoder(name, modality, device=place, **drawn)
             seconds, trial_tokens = _trial(plan, loaded, trial_seconds)
     size_bytes = plan.total_tokens * Layout(spec=spec, shard_rows=INNER_ROWS).row_bytes
     return Estimate(

@@ -1,15 +1,12 @@
 """Building the embeddings of one modality of a dataset: what the command does, as functions."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.encoders.cards import PAPER_ENCODERS
-from embedcache.encoders.registry import load_encoder
-from embedcache.encoders.spec import ComputeDtype, StoreDtype
-from embedcache.encoders.tokens import Crop
+from embedcache.encoders.registry import EncoderOptions, load_encoder
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.sequences import Modality, SequenceRecord
 from embedcache.store.find import store_path
@@ -17,27 +14,10 @@ from embedcache.store.find import store_path
 if TYPE_CHECKING:
     from embedcache.build import BuildReport
 
-__all__ = ["EncoderOptions", "build_modality", "choose_encoder", "dataset_records", "resolve_device"]
+__all__ = ["build_modality", "choose_encoder", "dataset_records", "resolve_device"]
 
 TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32_768}
 """On a CPU more than 2,048 tokens a call cost 15 % in caches; a GPU wants to be filled."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderOptions:
-    """Choices that a user can make about an encoder; see ``load_encoder``."""
-
-    weights: Path | None = None
-    random_init: int | None = None
-    dtype: ComputeDtype = "float32"
-    store_dtype: StoreDtype = "float16"
-    crop: Crop | None = None
-    max_tokens: int | None = None
-    layer: int = -1
-
-    def to_arguments(self) -> dict[str, Any]:
-        """Keyword arguments of ``load_encoder`` and ``encoder_spec``."""
-        return asdict(self)
 
 
 def build_modality(
@@ -67,7 +47,7 @@ def build_modality(
     found = read_dataset(dataset)
     name = choose_encoder(found, modality, encoder)
     place = resolve_device(device)
-    loaded = load_encoder(name, modality, **(options or EncoderOptions()).to_arguments(), device=place)
+    loaded = load_encoder(name, modality, device=place, **(options or {}))
     from embedcache.build import build_cache
 
     return build_cache(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
 from embedcache.encoders.cards import CARDS, PAPER_ENCODERS, TINY_ENCODERS, EncoderCard
 from embedcache.encoders.spec import ComputeDtype, Encoder, EncoderSpec, StoreDtype
@@ -24,6 +24,7 @@ __all__ = [
     "PAPER_ENCODERS",
     "TINY_ENCODERS",
     "EncoderCard",
+    "EncoderOptions",
     "Loader",
     "card",
     "check_reads",
@@ -76,77 +77,46 @@ def register_encoder(new: EncoderCard, loader: Loader | None = None) -> None:
         _LOADERS[new.name] = loader
 
 
-def encoder_spec(
-    name: str,
-    modality: Modality,
-    *,
-    weights: Path | None = None,
-    random_init: int | None = None,
-    dtype: ComputeDtype = "float32",
-    store_dtype: StoreDtype = "float16",
-    crop: Crop | None = None,
-    max_tokens: int | None = None,
-    layer: int = -1,
-) -> EncoderSpec:
+class EncoderOptions(TypedDict, total=False):
+    """What a user can choose about an encoder; what is left out is as its card says."""
+
+    weights: Path | None
+    """Directory with the published files; the hub cache is searched without it."""
+    random_init: int | None
+    """Seed of drawn weights in place of published ones."""
+    dtype: ComputeDtype
+    """Number format of the computation, float32 by default."""
+    store_dtype: StoreDtype
+    """Number format in the store, float16 by default."""
+    crop: Crop | None
+    """What to do with input over the limit; by default the card's rule."""
+    max_tokens: int | None
+    """Limit without special tokens, 0 for none; by default the card's."""
+    layer: int
+    """Output of which block: 1 for the first, -1 (the default) for the last with its final normalisation."""
+
+
+def encoder_spec(name: str, modality: Modality, **options: Unpack[EncoderOptions]) -> EncoderSpec:
     """Everything that will decide the numbers of an encoder, without loading it.
 
     Args:
         name: Name of a card.
         modality: Of the sequences.
-        weights: Directory with the published files; the hub cache is searched without it.
-        random_init: Seed of drawn weights in place of published ones.
-        dtype: Number format of the computation.
-        store_dtype: Number format in the store.
-        crop: What to do with input over the limit; by default the card's rule.
-        max_tokens: Limit without special tokens, 0 for none; by default the card's.
-        layer: Output of which block: 1 for the first, -1 for the last with its final normalisation.
+        **options: See ``EncoderOptions``.
 
     Raises:
         EmbedCacheError: No such encoder, a setting it does not allow, weights that are missing or of another.
     """
-    spec = _drawn_spec(
-        card(name),
-        modality,
-        weights=weights,
-        random_init=random_init,
-        dtype=dtype,
-        store_dtype=store_dtype,
-        crop=crop,
-        max_tokens=max_tokens,
-        layer=layer,
-    )
-    return spec if spec.weights else _with_weights(card(name), spec, weights)[0]
+    spec = _drawn_spec(card(name), modality, **options)
+    return spec if spec.weights else _with_weights(card(name), spec, options.get("weights"))[0]
 
 
-def load_encoder(
-    name: str,
-    modality: Modality,
-    *,
-    weights: Path | None = None,
-    random_init: int | None = None,
-    dtype: ComputeDtype = "float32",
-    store_dtype: StoreDtype = "float16",
-    crop: Crop | None = None,
-    max_tokens: int | None = None,
-    layer: int = -1,
-    device: str = "cpu",
-) -> Encoder:
+def load_encoder(name: str, modality: Modality, *, device: str = "cpu", **options: Unpack[EncoderOptions]) -> Encoder:
     """Load an encoder, ready to embed. Arguments and errors as in ``encoder_spec``, and a torch device."""
     found = card(name)
-    spec = _drawn_spec(
-        found,
-        modality,
-        weights=weights,
-        random_init=random_init,
-        dtype=dtype,
-        store_dtype=store_dtype,
-        crop=crop,
-        max_tokens=max_tokens,
-        layer=layer,
-    )
-    tensors = None
+    spec, tensors = _drawn_spec(found, modality, **options), None
     if not spec.weights:
-        spec, tensors = _with_weights(found, spec, weights)
+        spec, tensors = _with_weights(found, spec, options.get("weights"))
     return _loader(found)(spec, tensors, device)
 
 
@@ -154,13 +124,13 @@ def _drawn_spec(
     found: EncoderCard,
     modality: Modality,
     *,
-    weights: Path | None,
-    random_init: int | None,
-    dtype: ComputeDtype,
-    store_dtype: StoreDtype,
-    crop: Crop | None,
-    max_tokens: int | None,
-    layer: int,
+    weights: Path | None = None,
+    random_init: int | None = None,
+    dtype: ComputeDtype = "float32",
+    store_dtype: StoreDtype = "float16",
+    crop: Crop | None = None,
+    max_tokens: int | None = None,
+    layer: int = -1,
 ) -> EncoderSpec:
     """The spec from the card alone; ``weights`` in it stays empty where files decide."""
     _check_choices(dtype=(dtype, ComputeDtype), store_dtype=(store_dtype, StoreDtype))
