@@ -66,18 +66,9 @@ def assemble(
 ) -> Assembled:
     """Write all sequences of the transcripts and return their rows."""
     counts, left_out = Counter(annotation.counts), Counter(annotation.left_out)
-    transcripts = list(annotation.transcripts.values())
-    values: NDArray[np.float64] | None = None
-    if targets is not None:
-        ids = [transcript.id for transcript in transcripts]
-        joined = join_targets(targets, ids, strip_versions=strip_versions, where=str(annotation.path))
-        values, measured = joined.values, joined.measured
-        counts.update(joined.counts)
-        left_out["rows of targets without transcript"] = len(targets.ids) - int(measured.sum())
-        if only_measured:
-            left_out["transcripts without targets"] = int((~measured).sum())
-            transcripts = [transcript for transcript, keep in zip(transcripts, measured, strict=True) if keep]
-            values = values[measured]
+    transcripts, values = _with_targets(
+        annotation, targets, counts, left_out, strip_versions=strip_versions, only_measured=only_measured
+    )
     with open_genome(genome, writer.scratch) as opened:
         present = _on_known_contigs(opened, annotation, transcripts, missing_contigs)
         left_out["transcripts on contigs that the genome lacks"] = int((~present).sum())
@@ -103,6 +94,29 @@ def assemble(
     samples = pd.DataFrame(rows.rows, columns=pd.Index(list(SAMPLE_COLUMNS)))
     frame = None if values is None or targets is None else target_frame(values, targets.tissues)
     return Assembled(samples=samples, targets=frame, counts=counts, left_out=left_out)
+
+
+def _with_targets(
+    annotation: Annotation,
+    targets: TargetTable | None,
+    counts: Counter[str],
+    left_out: Counter[str],
+    *,
+    strip_versions: bool,
+    only_measured: bool,
+) -> tuple[list[Transcript], NDArray[np.float64] | None]:
+    """Transcripts to keep and their targets, (transcripts, tissues)."""
+    transcripts = list(annotation.transcripts.values())
+    if targets is None:
+        return transcripts, None
+    ids = [transcript.id for transcript in transcripts]
+    joined = join_targets(targets, ids, strip_versions=strip_versions, where=str(annotation.path))
+    counts.update(joined.counts)
+    left_out["rows of targets without transcript"] = len(targets.ids) - int(joined.measured.sum())
+    if not only_measured:
+        return transcripts, joined.values
+    left_out["transcripts without targets"] = int((~joined.measured).sum())
+    return [transcripts[i] for i in np.flatnonzero(joined.measured)], joined.values[joined.measured]
 
 
 def _on_known_contigs(

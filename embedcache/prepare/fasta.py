@@ -60,14 +60,9 @@ def prepare_fasta(
     """
     splits = splits or SplitRule()
     files: dict[Modality, Path | None] = {"dna": dna, "rna": rna, "protein": protein}
-    if not any(files.values()):
-        raise InvalidSettingError("No sequences are given. Give --dna, --rna or --protein, or several of them.")
-    if only_measured and targets is None:
-        raise InvalidSettingError("Only measured transcripts are wanted, but there are no targets. Give --targets.")
-    if splits.kind == "column" and genes is None:
-        raise InvalidSettingError(f"The split is to come from column {splits.column!r}, but of no table. Give --genes.")
+    _check_settings(files, targets, genes, splits, only_measured=only_measured)
     check_unit(target_unit, already_log=already_log)
-    columns = {"id_column": id_column, "gene_column": gene_column, "drop_columns": list(drop_columns)}
+    columns: dict[str, Any] = {"id_column": id_column, "gene_column": gene_column, "drop_columns": list(drop_columns)}
     scale = {"already_log": already_log, "target_unit": target_unit}
     joining = {"strip_versions": strip_versions, "only_measured": only_measured, "splits": splits.options()}
     optional = (*files.items(), ("targets", targets), ("genes", genes))
@@ -78,7 +73,7 @@ def prepare_fasta(
         return found
     table = None
     if targets is not None:
-        table = read_target_table(targets, already_log=already_log, unit=target_unit, **columns)  # type: ignore[arg-type]
+        table = read_target_table(targets, already_log=already_log, unit=target_unit, **columns)
     gene_of, split_of = read_genes(genes, splits)
     with DatasetWriter(output) as writer:
         rows, counts = _read_sequences(writer, files)
@@ -87,15 +82,37 @@ def prepare_fasta(
             _check_genes(genes, gene_of, rows, left_out)
         rows, frame = _join(rows, table, counts, left_out, strip_versions=strip_versions, only_measured=only_measured)
         _give_genes(rows, table, gene_of, counts)
-        values = None if split_of is None else [_known_split(genes, split_of, row["transcript_id"]) for row in rows]
-        for row, split in zip(rows, splits.assign([r["gene_id"] for r in rows], column_values=values), strict=True):
-            row["split"] = split
+        _give_splits(rows, splits, genes, split_of)
         for modality in files:
             counts[f"transcripts with {modality}"] = sum(f"{modality}_key" in row for row in rows)
         info |= {"genetic_codes": {}, "target_unit": table.unit if table else None}
         info |= {"counts": dict(counts + writer.counts), "left_out": dict(+left_out)}
         writer.finish(info, pd.DataFrame(rows, columns=pd.Index(list(SAMPLE_COLUMNS))), frame)
     return read_dataset(output)
+
+
+def _check_settings(
+    files: Mapping[Modality, Path | None],
+    targets: Path | None,
+    genes: Path | None,
+    splits: SplitRule,
+    *,
+    only_measured: bool,
+) -> None:
+    if not any(files.values()):
+        raise InvalidSettingError("No sequences are given. Give --dna, --rna or --protein, or several of them.")
+    if only_measured and targets is None:
+        raise InvalidSettingError("Only measured transcripts are wanted, but there are no targets. Give --targets.")
+    if splits.kind == "column" and genes is None:
+        raise InvalidSettingError(f"The split is to come from column {splits.column!r}, but of no table. Give --genes.")
+
+
+def _give_splits(
+    rows: list[dict[str, Any]], splits: SplitRule, genes: Path | None, split_of: Mapping[str, str] | None
+) -> None:
+    values = None if split_of is None else [_known_split(genes, split_of, row["transcript_id"]) for row in rows]
+    for row, split in zip(rows, splits.assign([r["gene_id"] for r in rows], column_values=values), strict=True):
+        row["split"] = split
 
 
 def read_genes(path: Path | None, splits: SplitRule) -> tuple[dict[str, str], dict[str, str] | None]:

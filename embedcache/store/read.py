@@ -58,11 +58,8 @@ class EmbeddingStore(Mapping[bytes, Array]):
         """
         return cls(root)
 
-    def __getstate__(self) -> Path:
-        return self.root
-
-    def __setstate__(self, root: Path) -> None:
-        self.__init__(root)  # type: ignore[misc]  # maps and locks do not travel to a spawned process
+    def __reduce__(self) -> "tuple[type[EmbeddingStore], tuple[Path]]":
+        return EmbeddingStore, (self.root,)  # maps and locks do not travel to a spawned process
 
     @property
     def spec(self) -> EncoderSpec:
