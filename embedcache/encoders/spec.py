@@ -4,19 +4,23 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcache.encoders.pooling import count_pooled, most_pooled
 from embedcache.encoders.tokens import Crop, count_tokens, crop_sequence
-from embedcache.errors import CacheMismatchError, InvalidSequenceError
+from embedcache.errors import CacheDamagedError, CacheMismatchError, InvalidSequenceError, InvalidSettingError
 from embedcache.sequences import Modality
 
-__all__ = ["ComputeDtype", "Encoder", "EncoderSpec", "StoreDtype"]
+__all__ = ["ComputeDtype", "Encoder", "EncoderSpec", "LayeredEncoder", "StoreDtype"]
 
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
-StoreDtype = Literal["float16", "bfloat16", "float32"]
+StoreDtype = Literal["float16", "bfloat16", "float32", "int8"]
+
+_ADDED = {"overlap": 0, "source_dtype": ""}
+"""Fields that came after format version 1: left out of the JSON, and so of the digest, while they say nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +48,47 @@ class EncoderSpec:
     """Most tokens of a sequence, special tokens not counted; 0 for no limit."""
     crop: Crop = "error"
     """What happens to a sequence over ``max_tokens``."""
+    overlap: int = 0
+    """Tokens that neighbouring windows share at least, under the crop ``windows``."""
     layer: int = -1
     """Which layer's output, -1 for the last (after its final normalisation, if the model has one)."""
     special_tokens: Literal["dropped"] = "dropped"
-    pooling: Literal["none"] = "none"
+    pooling: str = "none"
+    """``none``, ``mean`` or ``adaptive-<most rows>``, see ``pooling``."""
     attention: Literal["packed", "single", "padded"] = "packed"
     compute_dtype: ComputeDtype = "float32"
     store_dtype: StoreDtype = "float16"
+    source_dtype: str = ""
+    """Number format that the rows of a converted store went through before; empty if they came as float32."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that do not go together.
+
+        Raises:
+            InvalidSettingError: Unknown pooling, a negative limit, windows without a size, an overlap over it.
+        """
+        most_pooled(self.pooling)
+        if self.max_tokens < 0:
+            raise InvalidSettingError(f"A limit of {self.max_tokens} tokens is negative. Give 0 for no limit, or more.")
+        if self.crop == "windows" and self.max_tokens < 1:
+            raise InvalidSettingError(
+                f"Encoder {self.name} has no limit of tokens, so windows have no size. Give one (--max-tokens)."
+            )
+        if self.crop == "windows" and not 0 <= self.overlap < self.max_tokens:
+            raise InvalidSettingError(
+                f"Windows of {self.max_tokens} tokens cannot overlap by {self.overlap}. "
+                f"Give an overlap of 0 to {self.max_tokens - 1}."
+            )
+        if self.crop != "windows" and self.overlap:
+            raise InvalidSettingError(
+                f"An overlap of {self.overlap} tokens needs windows, but the crop is {self.crop}. "
+                "Choose --crop windows, or give no overlap."
+            )
+        if self.source_dtype not in ("", *get_args(StoreDtype)):
+            raise InvalidSettingError(
+                f"Source dtype {self.source_dtype!r} is not known. Leave it empty, or give one of: "
+                f"{', '.join(get_args(StoreDtype))}."
+            )
 
     @property
     def is_random(self) -> bool:
@@ -69,8 +107,9 @@ class EncoderSpec:
         return f"{self.name}-{self.digest}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, read back by ``from_json``."""
-        return {**asdict(self), "architecture": dict(self.architecture)}
+        """Plain JSON values, read back by ``from_json``; what a spec of version 1 could not say stays out."""
+        values = {**asdict(self), "architecture": dict(self.architecture)}
+        return {name: value for name, value in values.items() if name not in _ADDED or value != _ADDED[name]}
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any], where: str = "spec") -> "EncoderSpec":
@@ -78,17 +117,27 @@ class EncoderSpec:
 
         Raises:
             CacheMismatchError: Fields are missing or unknown: another version wrote it.
+            CacheDamagedError: A value is none that we write.
         """
+        values = {**_ADDED, **found}
         known = {item.name for item in fields(cls)}
-        if different := known ^ set(found):
+        if different := known ^ set(values):
             raise CacheMismatchError(
                 f"{where}: encoder spec has other fields than this version of isoheads knows: {sorted(different)}. "
                 "Use the version that wrote it, or build the store again."
             )
-        return cls(**found)
+        _check_types(values, where)
+        try:
+            return cls(**values)
+        except InvalidSettingError as error:
+            raise CacheDamagedError(f"{where}: {error} If the file was changed, restore it.") from error
+
+    def differing(self, other: "EncoderSpec") -> list[str]:
+        """Names of the fields in which two specs differ, sorted."""
+        return sorted(item.name for item in fields(self) if getattr(self, item.name) != getattr(other, item.name))
 
     def cropped(self, sequence: str) -> str:
-        """The part of a sequence that is embedded, by the crop rule.
+        """The part of a sequence that is embedded, by the crop rule; all of it under ``windows``.
 
         Raises:
             InvalidSequenceError: The sequence is over the limit and the rule is ``error``.
@@ -98,13 +147,34 @@ class EncoderSpec:
         if self.crop == "error":
             raise InvalidSequenceError(
                 f"{len(sequence)} letters are {count_tokens(sequence, self.tokens)} tokens, {self.name} takes "
-                f"{self.max_tokens}. Choose a crop (--crop keep-3-prime, keep-5-prime or center), or shorter input."
+                f"{self.max_tokens}. Choose a crop (--crop windows, keep-3-prime, keep-5-prime or center), or shorter "
+                "input."
             )
         return crop_sequence(sequence, self.tokens, self.max_tokens, self.crop)
 
     def n_tokens(self, sequence: str) -> int:
-        """Rows that an embedding of the sequence has, after the crop."""
+        """Tokens of a sequence that are embedded, after the crop and before pooling."""
         return count_tokens(self.cropped(sequence), self.tokens)
+
+    def n_rows(self, sequence: str) -> int:
+        """Rows that a store holds of a sequence, after crop and pooling; none if it has no tokens."""
+        return count_pooled(self.n_tokens(sequence), self.pooling)
+
+
+def _check_types(values: Mapping[str, Any], where: str) -> None:
+    """Refuse values from a file that no spec can have, before any rule reads them."""
+    for name, expected in get_type_hints(EncoderSpec).items():
+        value = values[name]
+        if expected in (int, str):
+            is_good = type(value) is expected  # no subclass: true is not 1 token
+        elif get_origin(expected) is Literal:
+            is_good = value in get_args(expected)
+        else:  # the architecture
+            is_good = isinstance(value, Mapping)
+        if not is_good:
+            raise CacheDamagedError(
+                f"{where}: {name} of the encoder is {value!r}. Restore the file, or build the store again."
+            )
 
 
 class Encoder(Protocol):
@@ -118,5 +188,25 @@ class Encoder(Protocol):
         Returns:
             One array (tokens, width) a sequence, in their order: residues or tokens only, never CLS, EOS or
             padding, as many rows as ``spec.n_tokens`` says.
+        """
+        ...
+
+
+class LayeredEncoder(Encoder, Protocol):
+    """An encoder that gives several of its layers from one pass."""
+
+    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[NDArray[np.float32]]]:
+        """Embed sequences as ``encode`` does, once for all layers.
+
+        Args:
+            sequences: Normalised and already cropped.
+            layers: Numbers as in ``EncoderSpec.layer``: 1 for the first block, -1 for the last one with its
+                final normalisation. None lies behind ``spec.layer``.
+
+        Returns:
+            For each layer what ``encode`` of the encoder with this layer in its spec gives, bit for bit.
+
+        Raises:
+            InvalidSettingError: The encoder does not have such a layer.
         """
         ...

@@ -35,7 +35,7 @@ __all__ = [
     "token_spans",
 ]
 
-Crop = Literal["error", "keep-3-prime", "keep-5-prime", "center"]
+Crop = Literal["error", "keep-3-prime", "keep-5-prime", "center", "windows"]
 Integers = NDArray[np.int64]
 
 ESM_VOCABULARY = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")
@@ -91,16 +91,18 @@ def crop_sequence(sequence: str, rule: str, max_tokens: int, crop: Crop) -> str:
     ``len // 2`` stays there (a TSS stays in the centre of its window). Under ``nt-6mer`` a few letters
     less may be more tokens (12,282 bases are 2,047, 12,281 are 2,051), so every length is tried.
 
+    ``windows`` keeps all: windows of the sequence are embedded, see ``windows``.
+
     Raises:
         InvalidSequenceError: The sequence is too long and the crop is ``error``.
     """
     found = count_tokens(sequence, rule)
-    if found <= max_tokens:
+    if found <= max_tokens or crop == "windows":
         return sequence
     if crop == "error":
         raise InvalidSequenceError(
             f"{len(sequence)} letters are {found} tokens, more than the {max_tokens} allowed. "
-            "Choose a crop (keep-3-prime, keep-5-prime or center), or shorter input."
+            "Choose a crop (windows, keep-3-prime, keep-5-prime or center), or shorter input."
         )
     size = len(sequence)
     longest = max_tokens * (_K if rule == "nt-6mer" else _letters_a_token(rule))
