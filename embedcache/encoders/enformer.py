@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from embedcache.encoders.layers import check_layers
 from embedcache.encoders.output import to_arrays
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.encoders.weights import Weights, cast_weights, draw_normal, draw_weights, fill_weights, seed_of
@@ -61,6 +62,11 @@ class EnformerEncoder:
             return []
         with torch.inference_mode():
             return to_arrays(self.spec, self.encode_packed(sequences))
+
+    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[NDArray[np.float32]]]:
+        """The last layer, the only one that is there; see ``spec.LayeredEncoder``."""
+        check_layers(self.spec, layers, any_layer=False)
+        return {self.spec.layer: self.encode(sequences)}
 
     def encode_packed(self, sequences: Sequence[str]) -> Ragged:
         """Embed windows, at least one, on the device and in the compute dtype, open to gradients."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from embedcache.encoders.layers import check_layers
 from embedcache.encoders.output import to_arrays
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import EmbedCacheError
@@ -71,10 +72,16 @@ class PackedEncoder:
         Raises:
             EmbedCacheError: A number that is not finite came out.
         """
+        return self.encode_layers(sequences, [self.spec.layer])[self.spec.layer]
+
+    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[NDArray[np.float32]]]:
+        """Embed sequences once for several layers, see ``spec.LayeredEncoder``."""
+        check_layers(self.spec, layers)
         if not sequences:
-            return []
+            return {layer: [] for layer in layers}
         with torch.inference_mode():
-            return to_arrays(self.spec, self.encode_packed(sequences))
+            packed = self._pack(sequences, layers)
+            return {layer: to_arrays(self.spec, packed[layer]) for layer in layers}
 
     def encode_packed(self, sequences: Sequence[str]) -> Ragged:
         """Embed sequences, at least one, on the device and in the compute dtype, open to gradients.
@@ -82,28 +89,31 @@ class PackedEncoder:
         Returns:
             Rows of residues or tokens only, sequences in their order.
         """
+        return self._pack(sequences, [self.spec.layer])[self.spec.layer]
+
+    def _pack(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, Ragged]:
         ids = [self._with_special(sequence) for sequence in sequences]
         lengths = [len(one) for one in ids]
         order = sorted(range(len(ids)), key=lengths.__getitem__, reverse=True)  # equal neighbours share a call
         budget, shortest = sum(lengths), 0
         if self.model.device.type == "cpu":
             budget, shortest = CPU_PACK_TOKENS, _shortest_in_pack(torch.get_num_threads())
-        packs = [self._forward([ids[i] for i in pack]) for pack in _packs(order, lengths, budget, shortest)]
-        hidden = torch.cat(packs)  # (all tokens with special ones, D), longest sequence first
-
+        passes = [
+            _forward(self.model, _inputs([ids[i] for i in pack], self.vocabulary, self.model.device), layers)
+            for pack in _packs(order, lengths, budget, shortest)
+        ]
         starts = np.empty(len(ids), np.int64)
         starts[order] = np.cumsum([0, *(lengths[i] for i in order[:-1])])
         counts = np.array(lengths) - (1 if self.vocabulary.after is None else 2)
         offsets = np.append(0, np.cumsum(counts))
-        rows = np.arange(offsets[-1]) + np.repeat(starts + 1 - offsets[:-1], counts)
-        return Ragged(hidden[torch.from_numpy(rows).to(hidden.device)], torch.from_numpy(offsets))
+        kept = np.arange(offsets[-1]) + np.repeat(starts + 1 - offsets[:-1], counts)
+        rows, bounds = torch.from_numpy(kept).to(self.model.device), torch.from_numpy(offsets)
+        # all tokens with special ones, longest sequence first, (N, D), to residues in the order of the batch
+        return {layer: Ragged(torch.cat([one[layer] for one in passes])[rows], bounds) for layer in layers}
 
     def _with_special(self, sequence: str) -> NDArray[np.int64]:
         after = [] if self.vocabulary.after is None else [self.vocabulary.after]
         return np.concatenate([[self.vocabulary.before], self.vocabulary.ids(sequence), after]).astype(np.int64)
-
-    def _forward(self, ids: Sequence[NDArray[np.int64]]) -> Tensor:
-        return cast(Tensor, self.model(**_inputs(ids, self.vocabulary, self.model.device)).last_hidden_state[0])
 
 
 def packed_attention(
@@ -184,7 +194,7 @@ def check_packing(model: Any, vocabulary: Vocabulary, name: str) -> float:
                 [model(input_ids=torch.from_numpy(one)[None].to(model.device)).last_hidden_state[0] for one in ids]
             )
             model.set_attn_implementation(ATTENTION)
-            packed = model(**_inputs(ids, vocabulary, model.device)).last_hidden_state[0]
+            packed = _forward(model, _inputs(ids, vocabulary, model.device), [-1])[-1]
     finally:
         model.encoder.layer = layers
     error = ((packed - single).abs().max() / single.abs().max()).item()
@@ -209,6 +219,25 @@ def _inputs(ids: Sequence[NDArray[np.int64]], vocabulary: Vocabulary, device: to
         "bounds": torch.from_numpy(bounds.astype(np.int32)).to(device),
         "longest": max(lengths),
     }
+
+
+def _forward(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dict[int, Tensor]:
+    """One pack through the blocks of the model: (N, D) of each layer asked for.
+
+    The loop of ``EsmModel``, whose own outputs are the last state alone, or every state of every block.
+    """
+    ids, positions = inputs.pop("input_ids"), inputs.pop("position_ids")
+    x = model.embeddings(input_ids=ids, position_ids=positions)  # (1, N, D)
+    rotary = model.rotary_embeddings
+    turns = None if rotary is None else rotary(x, positions)
+    found: dict[int, Tensor] = {}
+    for number, block in enumerate(model.encoder.layer, 1):
+        x = block(x, position_embeddings=turns, **inputs)
+        if number in layers:
+            found[number] = x[0]
+    if -1 in layers:
+        found[-1] = model.encoder.emb_layer_norm_after(x)[0]
+    return found
 
 
 def _shortest_in_pack(threads: int) -> int:

@@ -4,14 +4,15 @@ The spec of an encoder with drawn weights is made without ``torch``; the spec of
 hashes its weights. Loaders are imported when their encoder is first loaded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
 from embedcache.encoders.cards import CARDS, PAPER_ENCODERS, TINY_ENCODERS, EncoderCard
-from embedcache.encoders.spec import ComputeDtype, Encoder, EncoderSpec, StoreDtype
+from embedcache.encoders.layers import OneLayer
+from embedcache.encoders.spec import ComputeDtype, Encoder, EncoderSpec, LayeredEncoder, StoreDtype
 from embedcache.encoders.tokens import Crop
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.sequences import Modality
@@ -29,7 +30,9 @@ __all__ = [
     "card",
     "check_reads",
     "encoder_spec",
+    "layer_specs",
     "load_encoder",
+    "load_layers",
     "register_encoder",
 ]
 
@@ -107,17 +110,72 @@ def encoder_spec(name: str, modality: Modality, **options: Unpack[EncoderOptions
     Raises:
         EmbedCacheError: No such encoder, a setting it does not allow, weights that are missing or of another.
     """
-    spec = _drawn_spec(card(name), modality, **options)
-    return spec if spec.weights else _with_weights(card(name), spec, options.get("weights"))[0]
+    return _resolve(card(name), modality, options)[0]
 
 
 def load_encoder(name: str, modality: Modality, *, device: str = "cpu", **options: Unpack[EncoderOptions]) -> Encoder:
     """Load an encoder, ready to embed. Arguments and errors as in ``encoder_spec``, and a torch device."""
+    spec, weights = _resolve(card(name), modality, options)
+    return _load(card(name), spec, weights, device)
+
+
+def load_layers(
+    name: str, modality: Modality, layers: Sequence[int], *, device: str = "cpu", **options: Unpack[EncoderOptions]
+) -> LayeredEncoder:
+    """Load an encoder once for several of its layers; ``layer_specs`` gives their specs.
+
+    Args:
+        name: Name of a card.
+        modality: Of the sequences.
+        layers: At least one, numbered as ``EncoderOptions.layer``, which itself is not looked at.
+        device: A torch device.
+        **options: See ``EncoderOptions``.
+
+    Raises:
+        EmbedCacheError: As ``encoder_spec``; or the encoder gives one layer a pass, and several are asked for.
+    """
     found = card(name)
-    spec, tensors = _drawn_spec(found, modality, **options), None
+    spec, weights = _resolve(found, modality, {**options, "layer": -1})
+    numbers = {one.layer for one in layer_specs(name, spec, layers)}
+    deepest = -1 if -1 in numbers else max(numbers)
+    encoder = _load(found, replace(spec, layer=deepest), weights, device)
+    if isinstance(encoder, LayeredEncoder):
+        return encoder
+    if len(numbers) > 1:
+        raise InvalidSettingError(
+            f"Encoder {name} gives one layer a pass, not {len(numbers)}. Ask for one layer at a time."
+        )
+    return OneLayer(encoder)
+
+
+def layer_specs(name: str, spec: EncoderSpec, layers: Sequence[int]) -> list[EncoderSpec]:
+    """The spec of each layer, in the order asked for; a layer under two numbers comes once.
+
+    Args:
+        name: Name of the card.
+        spec: Of any layer of the encoder.
+        layers: Numbered as ``EncoderOptions.layer``.
+
+    Raises:
+        InvalidSettingError: The encoder has no such layer, or no layer is asked for.
+    """
+    count = spec.architecture.get("layers", 1)
+    if not layers:
+        raise InvalidSettingError(f"No layer of {name} is asked for. Give 1 to {count}, or -1 for the last.")
+    return [replace(spec, layer=number) for number in dict.fromkeys(_layer(card(name), one, count) for one in layers)]
+
+
+def _resolve(found: EncoderCard, modality: Modality, options: EncoderOptions) -> tuple[EncoderSpec, "Weights | None"]:
+    """The spec, and the weights if files hold them, read and hashed once."""
+    spec, weights = _drawn_spec(found, modality, **options), None
     if not spec.weights:
-        spec, tensors = _with_weights(found, spec, options.get("weights"))
-    return _loader(found)(spec, tensors, device)
+        spec, weights = _with_weights(found, spec, options.get("weights"))
+    # only the files know how many layers there are
+    return layer_specs(found.name, spec, [options.get("layer", -1)])[0], weights
+
+
+def _load(found: EncoderCard, spec: EncoderSpec, weights: "Weights | None", device: str) -> Encoder:
+    return _loader(found)(spec, weights, device)
 
 
 def _drawn_spec(
@@ -149,7 +207,7 @@ def _drawn_spec(
         max_tokens=limit,
         # without a limit the rule changes nothing, and must not make another store
         crop=(crop or found.crops.get(modality, "error")) if limit else "error",
-        layer=_layer(found, layer),
+        layer=layer,
         attention=found.attention,
         compute_dtype=dtype,
         store_dtype=store_dtype,
@@ -192,17 +250,15 @@ def _limit(found: EncoderCard, wanted: int | None) -> int:
     return wanted
 
 
-def _layer(found: EncoderCard, wanted: int) -> int:
-    """-1 for the last layer, however it was named, else its number from 1."""
-    layer = wanted + 1 + found.layers if wanted < 0 else wanted
-    if wanted == -1 or layer == found.layers:
+def _layer(found: EncoderCard, wanted: int, count: int) -> int:
+    """-1 for the last of ``count`` layers, however it was named, else its number from 1."""
+    layer = wanted + 1 + count if wanted < 0 else wanted
+    if wanted == -1 or layer == count:
         return -1
     if not found.any_layer:
         raise InvalidSettingError(f"Encoder {found.name} gives its last layer only, not {wanted}. Give -1.")
-    if not 1 <= layer < found.layers:
-        raise InvalidSettingError(
-            f"Encoder {found.name} has no layer {wanted}. Give 1 to {found.layers}, or -1 for the last."
-        )
+    if not 1 <= layer < count:
+        raise InvalidSettingError(f"Encoder {found.name} has no layer {wanted}. Give 1 to {count}, or -1 for the last.")
     return layer
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,6 +192,7 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
 class LayeredEncoder(Encoder, Protocol):
     """An encoder that gives several of its layers from one pass."""
 
