@@ -14,6 +14,7 @@ from embedcache.encoders.cards import CARDS, PAPER_ENCODERS, TINY_ENCODERS, Enco
 from embedcache.encoders.layers import OneLayer
 from embedcache.encoders.spec import ComputeDtype, Encoder, EncoderSpec, LayeredEncoder, StoreDtype
 from embedcache.encoders.tokens import Crop
+from embedcache.encoders.windows import WindowedEncoder
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.sequences import Modality
 
@@ -93,10 +94,14 @@ class EncoderOptions(TypedDict, total=False):
     """Number format in the store, float16 by default."""
     crop: Crop | None
     """What to do with input over the limit; by default the card's rule."""
+    overlap: int | None
+    """Tokens that neighbouring windows share at least, under the crop ``windows``; by default a quarter of one."""
     max_tokens: int | None
     """Limit without special tokens, 0 for none; by default the card's."""
     layer: int
     """Output of which block: 1 for the first, -1 (the default) for the last with its final normalisation."""
+    pooling: str
+    """``none`` (the default), ``mean`` or ``adaptive-<most rows>``, see ``pooling``."""
 
 
 def encoder_spec(name: str, modality: Modality, **options: Unpack[EncoderOptions]) -> EncoderSpec:
@@ -116,7 +121,8 @@ def encoder_spec(name: str, modality: Modality, **options: Unpack[EncoderOptions
 def load_encoder(name: str, modality: Modality, *, device: str = "cpu", **options: Unpack[EncoderOptions]) -> Encoder:
     """Load an encoder, ready to embed. Arguments and errors as in ``encoder_spec``, and a torch device."""
     spec, weights = _resolve(card(name), modality, options)
-    return _load(card(name), spec, weights, device)
+    loaded = _loader(card(name))(spec, weights, device)
+    return WindowedEncoder(loaded) if spec.crop == "windows" else loaded
 
 
 def load_layers(
@@ -138,14 +144,14 @@ def load_layers(
     spec, weights = _resolve(found, modality, {**options, "layer": -1})
     numbers = {one.layer for one in layer_specs(name, spec, layers)}
     deepest = -1 if -1 in numbers else max(numbers)
-    encoder = _load(found, replace(spec, layer=deepest), weights, device)
-    if isinstance(encoder, LayeredEncoder):
-        return encoder
-    if len(numbers) > 1:
-        raise InvalidSettingError(
-            f"Encoder {name} gives one layer a pass, not {len(numbers)}. Ask for one layer at a time."
-        )
-    return OneLayer(encoder)
+    loaded = _loader(found)(replace(spec, layer=deepest), weights, device)
+    if not isinstance(loaded, LayeredEncoder):
+        if len(numbers) > 1:
+            raise InvalidSettingError(
+                f"Encoder {name} gives one layer a pass, not {len(numbers)}. Ask for one layer at a time."
+            )
+        loaded = OneLayer(loaded)
+    return WindowedEncoder(loaded) if spec.crop == "windows" else loaded
 
 
 def layer_specs(name: str, spec: EncoderSpec, layers: Sequence[int]) -> list[EncoderSpec]:
@@ -174,10 +180,6 @@ def _resolve(found: EncoderCard, modality: Modality, options: EncoderOptions) ->
     return layer_specs(found.name, spec, [options.get("layer", -1)])[0], weights
 
 
-def _load(found: EncoderCard, spec: EncoderSpec, weights: "Weights | None", device: str) -> Encoder:
-    return _loader(found)(spec, weights, device)
-
-
 def _drawn_spec(
     found: EncoderCard,
     modality: Modality,
@@ -187,14 +189,20 @@ def _drawn_spec(
     dtype: ComputeDtype = "float32",
     store_dtype: StoreDtype = "float16",
     crop: Crop | None = None,
+    overlap: int | None = None,
     max_tokens: int | None = None,
     layer: int = -1,
+    pooling: str = "none",
 ) -> EncoderSpec:
     """The spec from the card alone; ``weights`` in it stays empty where files decide."""
     _check_choices(dtype=(dtype, ComputeDtype), store_dtype=(store_dtype, StoreDtype))
+    if crop is not None:
+        _check_choices(crop=(crop, Crop))
     check_reads(found, modality)
     name, drawn = _seeded(found, weights, random_init)
     limit = _limit(found, max_tokens)
+    # without a limit no rule changes anything, and must not make another store; windows would have no size
+    rule = crop if crop == "windows" else (crop or found.crops.get(modality, "error")) if limit else "error"
     return EncoderSpec(
         name=name,
         modality=modality,
@@ -205,9 +213,10 @@ def _drawn_spec(
         width=found.width,
         tokens=found.tokens,
         max_tokens=limit,
-        # without a limit the rule changes nothing, and must not make another store
-        crop=(crop or found.crops.get(modality, "error")) if limit else "error",
+        crop=rule,
+        overlap=limit // 4 if overlap is None and rule == "windows" else overlap or 0,
         layer=layer,
+        pooling=pooling,
         attention=found.attention,
         compute_dtype=dtype,
         store_dtype=store_dtype,
