@@ -18,9 +18,11 @@ from embedcache.encoders.spec import Encoder, EncoderSpec
 from embedcache.errors import CacheError, EmbedCacheError
 from embedcache.info import format_bytes
 from embedcache.interrupt import stop_requests
+from embedcache.place import Place, parse_place
 from embedcache.plan import Plan, make_plan
 from embedcache.progress import Progress
 from embedcache.sequences import SequenceRecord
+from embedcache.store.files import open_files
 from embedcache.store.index import write_index
 from embedcache.store.layout import SHARD_BYTES, Array, Layout, create_store
 from embedcache.store.read import EmbeddingStore
@@ -33,7 +35,7 @@ __all__ = ["BuildReport", "build_cache"]
 class BuildReport:
     """What a build found and did."""
 
-    store: Path
+    store: Place
     distinct: int
     """Distinct sequences among the records."""
     repeated: int
@@ -58,7 +60,7 @@ class BuildReport:
 def build_cache(
     records: Iterable[SequenceRecord],
     encoder: Encoder,
-    store: Path | str,
+    store: str | Place,
     *,
     tokens_per_batch: int = 2048,
     shard_bytes: int = SHARD_BYTES,
@@ -82,8 +84,8 @@ def build_cache(
     """
     if tokens_per_batch < 1:
         raise CacheError(f"tokens per batch is {tokens_per_batch}, expected at least 1. Raise --tokens-per-batch.")
-    started, store, spec = time.monotonic(), Path(store), encoder.spec
-    present = EmbeddingStore(store) if (store / "zarr.json").exists() else None
+    started, store, spec = time.monotonic(), parse_place(store), encoder.spec
+    present = EmbeddingStore(store) if open_files(store).exists("zarr.json") else None
     if present is not None:
         present.check_shards()
     with make_plan(records, spec, present) as plan:
@@ -101,7 +103,7 @@ def build_cache(
     )
 
 
-def _embed_all(plan: Plan, encoder: Encoder, layout: Layout, store: Path, tokens_per_batch: int) -> None:
+def _embed_all(plan: Plan, encoder: Encoder, layout: Layout, store: Place, tokens_per_batch: int) -> None:
     """Embed task after task, while a thread writes the task before."""
     title = f"{encoder.spec.modality} {encoder.spec.name}"
     with stop_requests() as stop, Progress(plan.total_tokens, "tok", title) as progress, _writer(store) as write:
@@ -121,7 +123,7 @@ def _embed_all(plan: Plan, encoder: Encoder, layout: Layout, store: Path, tokens
 
 
 @contextmanager
-def _writer(store: Path) -> Iterator[Any]:
+def _writer(store: Place) -> Iterator[Any]:
     """A function that commits sequences in a thread, one task at a time; the index is merged at the end."""
     pending: list[Future[bool]] = []
 
@@ -171,7 +173,7 @@ def to_stored(rows: NDArray[np.float32], spec: EncoderSpec) -> Array:
     return (values.view(torch.uint16) if spec.store_dtype == "bfloat16" else values).numpy()
 
 
-def _check_room(plan: Plan, layout: Layout, store: Path) -> None:
+def _check_room(plan: Plan, layout: Layout, store: Place) -> None:
     """Refuse before any work what could not be written after it."""
     longest, size_bytes = max(plan.lengths, default=0), plan.total_tokens * layout.row_bytes
     if longest > layout.shard_rows:
@@ -179,6 +181,8 @@ def _check_room(plan: Plan, layout: Layout, store: Path) -> None:
             f"a sequence of {longest} tokens does not fit the shards of {store}, which were fixed at "
             f"{layout.shard_rows} rows when it was made. Build into another --cache."
         )
+    if not isinstance(store, Path):
+        return  # an object store has no end
     free = shutil.disk_usage(store).free
     if size_bytes > free:
         raise CacheError(

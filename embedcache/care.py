@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import CacheDamagedError, CacheError
+from embedcache.place import Place, parse_place
 from embedcache.store.care import Garbage, StoreCheck, check_store, collect_garbage, repair_store
 from embedcache.store.find import list_stores
 from embedcache.store.read import EmbeddingStore
@@ -52,7 +53,7 @@ class CacheCheck:
             )
 
 
-def verify_cache(cache: Path, *, dataset: Path | None = None, repair: bool = False) -> CacheCheck:
+def verify_cache(cache: str | Place, *, dataset: Path | None = None, repair: bool = False) -> CacheCheck:
     """Check every store of a cache.
 
     Args:
@@ -64,24 +65,25 @@ def verify_cache(cache: Path, *, dataset: Path | None = None, repair: bool = Fal
         CacheError: There is no such cache.
     """
     checks = tuple(check_store(path) for path in _stores(cache))
-    repaired = sum(repair_store(Path(check.store), check) for check in checks if check.damages) if repair else 0
+    repaired = sum(repair_store(check.store, check) for check in checks if check.damages) if repair else 0
     damaged = any(check.damages for check in checks)
     absent = _absent(cache, dataset) if dataset is not None and (repair or not damaged) else {}
     return CacheCheck(stores=checks, absent=absent, repaired=repaired)
 
 
-def collect_cache(cache: Path, older_than_hours: float) -> list[Garbage]:
+def collect_cache(cache: str | Place, older_than_hours: float) -> list[Garbage]:
     """Remove from every store what no commit names, see ``collect_garbage``."""
     return [collect_garbage(path, older_than_hours) for path in _stores(cache)]
 
 
-def _stores(cache: Path) -> Iterator[Path]:
-    if not cache.is_dir():
+def _stores(cache: str | Place) -> Iterator[Place]:
+    cache = parse_place(cache)
+    if isinstance(cache, Path) and not cache.is_dir():
         raise CacheError(f"{cache} does not exist. Give the right --cache.")
     return list_stores(cache)
 
 
-def _absent(cache: Path, dataset: Path) -> dict[str, int]:
+def _absent(cache: str | Place, dataset: Path) -> dict[str, int]:
     from embedcache.dataset import read_dataset
 
     found, absent = read_dataset(dataset), dict[str, int]()

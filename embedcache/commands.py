@@ -49,7 +49,7 @@ def build(
     modality: ModalityOption,
     encoder: EncoderOption = None,
     dataset: DatasetOption = Path("dataset"),
-    cache: CacheOption = Path("cache"),
+    cache: CacheOption = "cache",
     weights: WeightsOption = None,
     random_init: RandomInitOption = None,
     dtype: DtypeOption = "float32",
@@ -117,7 +117,7 @@ def estimate(
 
 
 @app.command()
-def info(cache: CacheOption = Path("cache"), as_json: JsonOption = False) -> None:
+def info(cache: CacheOption = "cache", as_json: JsonOption = False) -> None:
     """List the stores of a cache."""
     from embedcache.info import describe_cache, format_cache
 
@@ -139,7 +139,7 @@ def encoders(
 
 @app.command()
 def verify(
-    cache: CacheOption = Path("cache"),
+    cache: CacheOption = "cache",
     dataset: Annotated[
         Path | None, typer.Option(help="Also look whether every sequence of this dataset is there.")
     ] = None,
@@ -158,7 +158,7 @@ def verify(
 
 @app.command()
 def gc(
-    cache: CacheOption = Path("cache"),
+    cache: CacheOption = "cache",
     older_than_hours: Annotated[
         float, typer.Option(min=0, help="Spare younger files: a build may be about to commit them.")
     ] = 12.0,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import CacheError
+from embedcache.place import Place, parse_place
 from embedcache.sequences import Modality
 from embedcache.store.find import list_stores
 from embedcache.store.read import EmbeddingStore
@@ -40,24 +41,25 @@ class StoreInfo:
         return asdict(self)
 
 
-def describe_cache(cache: Path) -> list[StoreInfo]:
+def describe_cache(cache: str | Place) -> list[StoreInfo]:
     """All stores of a cache.
 
     Raises:
         CacheError: There is no such directory, or a store is damaged.
     """
-    if cache.exists() and not cache.is_dir():
+    cache = parse_place(cache)
+    if isinstance(cache, Path) and cache.exists() and not cache.is_dir():
         raise CacheError(f"{cache} is not a directory. Give the root of a cache (--cache).")
-    if not cache.is_dir():
+    if isinstance(cache, Path) and not cache.is_dir():
         raise CacheError(f"{cache} does not exist. Run `embedcache build`, or give the right --cache.")
     return [_describe(path) for path in list_stores(cache)]
 
 
-def _describe(path: Path) -> StoreInfo:
+def _describe(path: Place) -> StoreInfo:
     store = EmbeddingStore(path)
     store.check_shards()
-    shards = list((path / "tokens" / "c").glob("*/0"))
-    commits = [(path / "commits" / task).stat().st_mtime for task in store.tasks]
+    shards = store.files.statuses("tokens/c")
+    commits = [status.modified for status in store.files.statuses("commits").values()]
     spec = store.spec
     return StoreInfo(
         path=str(path),
@@ -68,7 +70,7 @@ def _describe(path: Path) -> StoreInfo:
         dtype=spec.store_dtype,
         sequences=len(store),
         tokens=store.n_tokens,
-        size_bytes=sum(shard.stat().st_size for shard in shards),
+        size_bytes=sum(shard.size for shard in shards.values()),
         shards=len(shards),
         commits=len(commits),
         last_commit=time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(max(commits))) if commits else "",
@@ -93,7 +95,7 @@ def format_cache(stores: list[StoreInfo]) -> str:
             f"{store.tokens:,}",
             format_bytes(store.size_bytes),
             store.last_commit or "never",
-            Path(store.path).name,
+            parse_place(store.path).name,
         )
         for store in stores
     ]

@@ -8,6 +8,7 @@ from embedcache.dataset import Dataset, read_dataset
 from embedcache.encoders.cards import PAPER_ENCODERS
 from embedcache.encoders.registry import EncoderOptions, load_encoder
 from embedcache.errors import InvalidInputError, InvalidSettingError
+from embedcache.place import Place
 from embedcache.sequences import Modality, SequenceRecord
 from embedcache.store.find import store_path
 
@@ -23,7 +24,7 @@ TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32_768}
 def build_modality(
     *,
     dataset: Path,
-    cache: Path,
+    cache: str | Place,
     modality: Modality,
     encoder: str | None = None,
     options: EncoderOptions | None = None,

@@ -12,7 +12,9 @@ from embedcache.sequences import MODALITIES, Modality
 __all__ = ["CacheOption", "DatasetOption", "DeviceOption", "JsonOption", "parse_by_modality", "parse_pairs"]
 
 DatasetOption = Annotated[Path, typer.Option(envvar="EMBEDCACHE_DATASET", help="Directory of the dataset.")]
-CacheOption = Annotated[Path, typer.Option(envvar="EMBEDCACHE_CACHE", help="Root of the cache.")]
+CacheOption = Annotated[
+    str, typer.Option(envvar="EMBEDCACHE_CACHE", help="Root of the cache: a directory, or s3://bucket/path.")
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto: a GPU if there is one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 

@@ -34,7 +34,7 @@ _MODEL, _TRAIN = ModelConfig(), TrainConfig()
 def train(
     modalities: Annotated[str, typer.Option(help="What the model reads, of dna, rna, protein.")] = ",".join(MODALITIES),
     dataset: DatasetOption = Path("dataset"),
-    cache: CacheOption = Path("cache"),
+    cache: CacheOption = "cache",
     run: RunOption = Path("runs/run"),
     encoder: EncoderOption = None,
     aggregator: Annotated[str, typer.Option(help=f"How they are mixed: {', '.join(AGGREGATORS)}.")] = _MODEL.aggregator,
@@ -73,7 +73,7 @@ def train(
 def evaluate(
     run: RunOption = Path("runs/run"),
     dataset: Annotated[Path | None, typer.Option(help="Where the dataset of the run is, if it was moved.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where its cache is, if it was moved.")] = None,
+    cache: Annotated[str | None, typer.Option(help="Where its cache is, if it was moved.")] = None,
     device: DeviceOption = "auto",
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws of genes for the intervals.")] = 2000,
     as_json: JsonOption = False,
@@ -89,7 +89,7 @@ def evaluate(
 def predict(
     run: RunOption = Path("runs/run"),
     dataset: DatasetOption = Path("dataset"),
-    cache: CacheOption = Path("cache"),
+    cache: CacheOption = "cache",
     output: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("predictions.parquet"),
     device: DeviceOption = "auto",
 ) -> None:

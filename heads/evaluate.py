@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcache.errors import InvalidInputError
+from embedcache.place import Place
 from embedcache.store.files import create_file
 from heads.baselines import BASELINES, fit_baseline
 from heads.checkpoint import CheckpointError, writing
@@ -119,7 +120,7 @@ def evaluate(
     run: Path | str,
     *,
     dataset: Path | None = None,
-    cache: Path | None = None,
+    cache: str | Place | None = None,
     device: str = "auto",
     resamples: int = 2000,
 ) -> Evaluation:

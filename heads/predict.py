@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from embedcache.dataset import read_dataset
 from embedcache.errors import InvalidInputError
+from embedcache.place import Place
 from embedcache.store.files import sync_directory
 from heads.data import CachedDataset
 from heads.inference import predict_finite
@@ -46,7 +47,7 @@ class PredictResult:
 
 
 def predict(
-    run: Path | str, dataset: Path | str, cache: Path | str, output: Path | str, *, device: str = "auto"
+    run: Path | str, dataset: Path | str, cache: str | Place, output: Path | str, *, device: str = "auto"
 ) -> PredictResult:
     """Predict every transcript of a dataset, with or without targets, and write a Parquet file.
 
@@ -69,7 +70,7 @@ def predict(
     trained, opened, output = load_trained(run, device), read_dataset(dataset), Path(output)
     opened.verify()
     _check_output(output)
-    sources = trained.sources(opened, Path(cache))
+    sources = trained.sources(opened, cache)
     data = CachedDataset(opened, sources, targets=False)
     rows = np.arange(len(data), dtype=np.int64)
     predictions = trained.scaler.undo(predict_finite(trained.model, data, rows, trained.config))  # (rows, K)

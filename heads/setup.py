@@ -12,6 +12,7 @@ import torch
 
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.errors import InvalidInputError
+from embedcache.place import Place
 from embedcache.sequences import Modality
 from embedcache.splits import SplitName
 from heads.config import ModelConfig, TrainConfig
@@ -41,7 +42,9 @@ class Study:
         return {modality: source.width for modality, source in self.sources.items()}
 
 
-def open_study(dataset: Path, cache: Path, model: ModelConfig, encoders: Mapping[Modality, str] | None = None) -> Study:
+def open_study(
+    dataset: Path, cache: str | Place, model: ModelConfig, encoders: Mapping[Modality, str] | None = None
+) -> Study:
     """Open dataset and stores, fit the scaler on training rows.
 
     Raises:
@@ -79,7 +82,7 @@ def open_study(dataset: Path, cache: Path, model: ModelConfig, encoders: Mapping
     )
 
 
-def describe(study: Study, cache: Path, model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
+def describe(study: Study, cache: Place, model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
     """What goes into ``config.json``: everything needed to make the run again."""
     encoders = {}
     labels = list(study.dataset.labels)
@@ -107,7 +110,7 @@ def describe(study: Study, cache: Path, model: ModelConfig, config: TrainConfig)
             "target_unit": study.dataset.info.get("target_unit", "unknown"),
             "rows": {name: len(rows) for name, rows in study.rows.items()},
         },
-        "cache": str(cache.absolute()),
+        "cache": str(cache.absolute() if isinstance(cache, Path) else cache),
         "tissues": study.dataset.tissues,
         "scaler": study.scaler.to_json(),
         "software": {**provenance(), "threads": torch.get_num_threads()},

@@ -4,7 +4,6 @@ A source knows the rows of one dataset. Shapes: N packed tokens, D width.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from embedcache.dataset import Dataset
 from embedcache.errors import CacheIncompleteError, InvalidInputError, InvalidSettingError, UnknownNameError
+from embedcache.place import Place
 from embedcache.ragged import Ragged
 from embedcache.sequences import MODALITIES, Modality
 from embedcache.store import EmbeddingStore, find_store
@@ -117,7 +117,7 @@ class AbsentSource:
 
 
 def open_sources(
-    dataset: Dataset, cache: Path, modalities: Sequence[Modality], encoders: Mapping[Modality, str] | None = None
+    dataset: Dataset, cache: str | Place, modalities: Sequence[Modality], encoders: Mapping[Modality, str] | None = None
 ) -> dict[Modality, CachedSource]:
     """Open the store of each modality.
 
@@ -156,6 +156,6 @@ def open_sources(
     return sources
 
 
-def build_command(dataset: Dataset, cache: Path, modality: Modality, encoder: str) -> str:
+def build_command(dataset: Dataset, cache: str | Place, modality: Modality, encoder: str) -> str:
     """The command that fills a store."""
     return f"embedcache build --modality {modality} --encoder {encoder} --dataset {dataset.path} --cache {cache}"

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from embedcache.errors import EmbedCacheError
 from embedcache.interrupt import StopFlag, stop_requests
+from embedcache.place import Place, parse_place
 from embedcache.progress import Progress
 from embedcache.sequences import Modality
 from heads.aggregators import what_it_reads
@@ -71,7 +72,7 @@ class TrainResult:
 def train(
     *,
     dataset: Path | str,
-    cache: Path | str,
+    cache: str | Place,
     run: Path | str,
     model: ModelConfig,
     config: TrainConfig,
@@ -95,7 +96,7 @@ def train(
         DivergedError: The loss became infinite in the first epoch.
         StoppedError: A signal asked to stop; everything up to the last step is kept.
     """
-    directory, cache = RunDirectory(run), Path(cache)
+    directory, cache = RunDirectory(run), parse_place(cache)
     device = choose_device(config.device)
     study = open_study(Path(dataset), cache, model, encoders)
     # before the directory is made: settings that no model can have leave nothing behind

@@ -9,6 +9,7 @@ import torch
 
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.errors import CacheMismatchError, InvalidInputError
+from embedcache.place import Place
 from embedcache.sequences import Modality
 from embedcache.store import EmbeddingStore, find_store, list_stores
 from heads.checkpoint import CheckpointError, read_tensors
@@ -41,7 +42,7 @@ class TrainedRun:
         """Words that stand beside every result, such as ``simulated``."""
         return tuple(self.description["labels"])
 
-    def study(self, dataset: Path | None = None, cache: Path | None = None) -> Study:
+    def study(self, dataset: Path | None = None, cache: str | Place | None = None) -> Study:
         """Open the dataset and the stores that the run was trained on.
 
         Raises:
@@ -55,13 +56,13 @@ class TrainedRun:
                 f"{path} is not the dataset of {self.directory.path}: its content has digest {found[:12]}, expected "
                 f"{wanted[:12]}. Give the dataset that the run was trained on, or train a run on this one."
             )
-        cache = cache or Path(self.description["cache"])
+        cache = cache or str(self.description["cache"])
         encoders = {m: self.find_store(cache, m).name for m in self.model.config.modalities}
         study = open_study(path, cache, self.model.config, encoders)
         assert study.scaler == self.scaler, "the same training rows give the same scaler"
         return study
 
-    def sources(self, dataset: Dataset, cache: Path) -> dict[Modality, TokenSource]:
+    def sources(self, dataset: Dataset, cache: str | Place) -> dict[Modality, TokenSource]:
         """Tokens of any dataset, from stores of the encoders that the run was trained on.
 
         Raises:
@@ -79,7 +80,7 @@ class TrainedRun:
                 sources[modality] = AbsentSource(encoder["width"], len(dataset.samples))
         return sources
 
-    def find_store(self, cache: Path, modality: Modality) -> Path:
+    def find_store(self, cache: str | Place, modality: Modality) -> Place:
         """The store in a cache whose encoder is the run's, by digest."""
         encoder = self.description["encoders"][modality]
         for path in list_stores(cache, modality):

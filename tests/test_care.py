@@ -120,10 +120,10 @@ def test_data_are_flushed_before_the_record_that_names_them(tmp_path: Path, monk
     kinds = [(kind, str(Path(path).parent if Path(path).name.startswith(".") else path)) for kind, path in events]
     record = next(path for kind, path in kinds if kind == "link" and path.startswith(str(commits)))
     assert kinds == [
+        ("flush", str(shards)),  # the directory that was made for the shard
         ("flush", str(shards / "0")),  # the bytes of the shard, still under a hidden name
         ("link", str(shards / "0" / "0")),
         ("flush", str(shards / "0")),  # its name
-        ("flush", str(shards)),  # the directory that was made for it
         ("flush", str(commits)),
         ("link", record),
         ("flush", str(commits)),

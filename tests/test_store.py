@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from embedcache.errors import CacheDamagedError, CacheError, CacheIncompleteError, CacheMismatchError, UnknownNameError
 from embedcache.store import EmbeddingStore, commit_task, create_store, find_store, store_path, write_index
+from embedcache.store.files import open_files
 from embedcache.store.index import load_entries
 from embedcache.store.layout import Array
 
@@ -59,7 +60,7 @@ def test_zarr_reads_every_row(root: Path) -> None:
     write_index(root)
     array = zarr.open_array(root / "tokens", mode="r")
     store = EmbeddingStore(root)
-    entries = load_entries(root)[0]
+    entries = load_entries(open_files(root))[0]
     for key, values in written:
         entry = entries[int(store.find([key])[0])]
         first = int(entry["shard"]) * store.layout.shard_rows + int(entry["start"])
@@ -213,7 +214,7 @@ def change_attributes(root: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"version": 2}, "version 2", id="newer"),
+        pytest.param({"version": 3}, "version 3", id="newer"),
         pytest.param({"format": "other"}, "'other'", id="foreign"),
         pytest.param({"shard_rows": 100}, "shard_rows", id="rows"),
         pytest.param({"encoder": None}, "encoder", id="no spec"),

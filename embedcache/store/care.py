@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from embedcache.errors import CacheDamagedError
-from embedcache.store.files import sync_directory
-from embedcache.store.index import committed_tasks, read_record
+from embedcache.place import Place
+from embedcache.store.files import Files, open_files
+from embedcache.store.index import committed_tasks, read_record, read_records
 from embedcache.store.layout import EMPTY_CHUNK, Array, Layout, crc32c, read_layout
 
 __all__ = ["COLLECT_AFTER_HOURS", "Damage", "Garbage", "StoreCheck", "check_store", "collect_garbage", "repair_store"]
@@ -55,33 +56,32 @@ class StoreCheck:
         return "\n".join(lines)
 
 
-def check_store(root: Path) -> StoreCheck:
+def check_store(root: str | Place) -> StoreCheck:
     """Read every committed byte of a store and compare its checksum.
 
     Raises:
         CacheError: There is no store at ``root``.
     """
-    layout = read_layout(root)
+    files = open_files(root)
+    layout = read_layout(files)
     damages, sequences, size_bytes = list[Damage](), 0, 0
-    for task in committed_tasks(root):
+    for task in committed_tasks(files):
         try:
-            entries = read_record(root / "commits" / task)
+            entries, _ = read_record(files, task)
         except CacheDamagedError:
             damages.append(Damage(task=task, shard=None, keys=(), reason="the record is damaged"))
             continue
         sequences += len(entries)
         size_bytes += int(entries["length"].sum()) * layout.row_bytes
-        damages += _check_task(root, layout, task, entries)
+        damages += _check_task(files, layout, task, entries)
     return StoreCheck(store=str(root), sequences=sequences, size_bytes=size_bytes, damages=tuple(damages))
 
 
-def _check_task(root: Path, layout: Layout, task: str, entries: Array) -> Iterator[Damage]:
+def _check_task(files: Files, layout: Layout, task: str, entries: Array) -> Iterator[Damage]:
     for shard in np.unique(entries["shard"]).tolist():
         inside = entries[entries["shard"] == shard]
-        path = root / "tokens" / "c" / str(shard) / "0"
-        try:
-            data = np.memmap(path, np.uint8, "r")
-        except (FileNotFoundError, ValueError):  # ValueError: an empty file
+        data = _shard_bytes(files, shard)
+        if not len(data):
             keys = tuple(_hex(entry) for entry in inside)
             yield Damage(task=task, shard=shard, keys=keys, reason=f"shard {shard} is missing or empty")
             continue
@@ -91,6 +91,17 @@ def _check_task(root: Path, layout: Layout, task: str, entries: Array) -> Iterat
         elif not _index_is_right(data, layout):
             everything = tuple(_hex(entry) for entry in inside)
             yield Damage(task=task, shard=shard, keys=everything, reason=f"shard {shard} has a damaged index")
+
+
+def _shard_bytes(files: Files, shard: int) -> Array:
+    """Bytes of a shard, mapped where that is possible; none if it is missing."""
+    name = f"tokens/c/{shard}/0"
+    try:
+        if isinstance(files.place, Path):
+            return np.memmap(files.place / name, np.uint8, "r")
+        return np.frombuffer(files.read(name), np.uint8)
+    except (FileNotFoundError, ValueError):  # ValueError: an empty file
+        return np.zeros(0, np.uint8)
 
 
 def _sum(data: Array, entry: Any, layout: Layout) -> int:
@@ -113,7 +124,7 @@ def _hex(entry: Any) -> str:
     return f"{int(entry['high']):016x}{int(entry['low']):016x}"
 
 
-def repair_store(root: Path, check: StoreCheck) -> int:
+def repair_store(root: str | Place, check: StoreCheck) -> int:
     """Withdraw the commits that a check found damaged; the next build computes their sequences again.
 
     Only while nobody builds: of two processes that withdraw one commit, the second could withdraw its replacement.
@@ -121,12 +132,10 @@ def repair_store(root: Path, check: StoreCheck) -> int:
     Returns:
         How many commits were withdrawn.
     """
-    tasks = {damage.task for damage in check.damages}
+    files, tasks = open_files(root), {damage.task for damage in check.damages}
     # a task that is computed again has its old name: an index that knew the old one would look up to date
-    (root / "index.npy").unlink(missing_ok=True)
-    for task in tasks:
-        (root / "commits" / task).unlink(missing_ok=True)
-    sync_directory(root / "commits")
+    files.remove(["index.npy"])
+    files.remove(f"commits/{task}" for task in tasks)
     return len(tasks)
 
 
@@ -137,6 +146,8 @@ class Garbage:
     store: str
     shards: int
     temporary_files: int
+    claims: int
+    """Leases of tasks that are over."""
     size_bytes: int
     spared: int
     """Files that are too young to be removed."""
@@ -147,35 +158,53 @@ class Garbage:
 
     def __str__(self) -> str:
         return (
-            f"{self.store}: removed {self.shards} orphan shards and {self.temporary_files} temporary files, "
-            f"{self.size_bytes:,} bytes; {self.spared} spared because they are young"
+            f"{self.store}: removed {self.shards} orphan shards, {self.temporary_files} temporary files and "
+            f"{self.claims} expired claims, {self.size_bytes:,} bytes; {self.spared} spared because they are young"
         )
 
 
-def collect_garbage(root: Path, older_than_hours: float = COLLECT_AFTER_HOURS) -> Garbage:
-    """Remove shards of lost attempts and temporary files of killed writers.
+def collect_garbage(root: str | Place, older_than_hours: float = COLLECT_AFTER_HOURS) -> Garbage:
+    """Remove shards of lost attempts, leases of tasks that are over, and temporary files of killed writers.
 
-    The directory of a removed shard stays, for its number must never be given again. Readers see none of this.
+    The number of a removed shard stays taken, for it must never be given again. Readers see none of this. Age is
+    measured by the clock of the place; a writer that finds that a clock has jumped writes its shards again.
 
     Raises:
         CacheDamagedError: A record cannot be read: which shards it names is not known. Repair first.
     """
-    read_layout(root)
-    shards = root / "tokens" / "c"
-    before = {path: path.stat() for path in [*shards.glob("*/*"), *(root / "commits").glob(".*"), *root.glob(".*.*")]}
+    files = open_files(root)
+    read_layout(files)
+    shards, leases, temporary = files.statuses("tokens/c"), files.statuses("claims/tasks"), files.temporaries()
     # records are read after the files were listed: what was committed in between is then among them
+    used = {f"tokens/c/{shard}/0" for shard in _used_shards(files)}
+    orphans = {name: status for name, status in shards.items() if name not in used}
+    age = _clock(files)
+    old = {
+        name: status
+        for name, status in {**orphans, **leases, **temporary}.items()
+        if age - status.modified >= older_than_hours * 3600
+    }
+    files.remove(old)
+    return Garbage(
+        store=str(root),
+        shards=sum(name in orphans for name in old),
+        temporary_files=sum(name in temporary for name in old),
+        claims=sum(name in leases for name in old),
+        size_bytes=sum(status.size for status in old.values()),
+        spared=len(orphans) + len(leases) + len(temporary) - len(old),
+    )
+
+
+def _used_shards(files: Files) -> set[int]:
     used: set[int] = set()
-    for task in committed_tasks(root):
-        used |= set(np.unique(read_record(root / "commits" / task)["shard"]).tolist())
-    counts, freed, spared, now = {True: 0, False: 0}, 0, 0, time.time()
-    for path, status in before.items():
-        is_shard = path.name == "0"
-        if is_shard and int(path.parent.name) in used:
-            continue
-        if now - status.st_mtime < older_than_hours * 3600:
-            spared += 1
-            continue
-        path.unlink(missing_ok=True)
-        counts[is_shard] += 1
-        freed += status.st_size
-    return Garbage(store=str(root), shards=counts[True], temporary_files=counts[False], size_bytes=freed, spared=spared)
+    for entries in read_records(files, committed_tasks(files)):
+        used |= set(np.unique(entries["shard"]).tolist())
+    return used
+
+
+def _clock(files: Files) -> float:
+    """Now, by the clock that stamps the files of this place."""
+    if isinstance(files.place, Path):
+        return time.time()
+    files.replace("claims/clock", [b""], lasting=False)
+    return files.statuses("claims")["claims/clock"].modified

@@ -1,16 +1,193 @@
-"""Files that survive a power cut: written whole or not at all, flushed before anyone can see them.
+"""The files of a store, on a local disk or an object store: created once, replaced, listed, never half written.
 
-obstore and zarr do not call fsync on a local directory, so the writers of a store come here.
+A store needs no more than "create if absent" and "list" of its place. ``LocalFiles`` also flushes data and
+directories to disk before anyone can see a file, which neither obstore nor zarr do on a local disk.
 """
 
+import fcntl
 import os
 import secrets
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["create_file", "replace_file", "sync_directory"]
+from embedcache.place import ObjectUrl, Place, parse_place
+
+__all__ = ["FileStatus", "Files", "LocalFiles", "create_file", "open_files", "replace_file", "sync_directory"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """What a listing tells about a file."""
+
+    size: int
+    modified: float
+    """Seconds since 1970 by the clock of the place."""
+    tag: str
+    """Changes whenever the file is written again, even if no clock runs."""
+
+
+class Files(Protocol):
+    """The files below one place. Names are relative to it and have slashes; those that begin with a dot are hidden."""
+
+    @property
+    def place(self) -> Place:
+        """Where the files are."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """All bytes of a file; FileNotFoundError without it."""
+        ...
+
+    def read_many(self, names: Iterable[str]) -> Iterator[bytes]:
+        """``read`` of each name, in their order, several at a time where that is faster."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly within a folder, files and folders, sorted."""
+        ...
+
+    def statuses(self, folder: str) -> dict[str, FileStatus]:
+        """All files anywhere below a folder, by name; empty without the folder."""
+        ...
+
+    def temporaries(self) -> dict[str, FileStatus]:
+        """Files that killed writers left, by name."""
+        ...
+
+    def create(self, name: str, parts: Iterable[Any]) -> bool:
+        """Write a new file from buffers, whole and lasting. False, and no change, if the name exists."""
+        ...
+
+    def replace(self, name: str, parts: Iterable[Any], *, lasting: bool = True) -> None:
+        """Write a file from buffers; readers see the old bytes or the new. ``lasting`` survives a power cut."""
+        ...
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; names that are not there are no error."""
+        ...
+
+    def claim_shard(self) -> int:
+        """A shard number that was never given before and never will be again."""
+        ...
+
+    def make_folders(self, names: Iterable[str]) -> None:
+        """Make folders, where a place has such things."""
+        ...
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """Keep other processes out of a block, where a place has locks; never needed for correctness."""
+        ...
+
+
+def open_files(place: str | Place) -> Files:
+    """The files below a place; nothing is touched."""
+    place = parse_place(place)
+    if isinstance(place, ObjectUrl):
+        from embedcache.store.objects import ObjectFiles
+
+        return ObjectFiles(place)
+    return LocalFiles(place)
+
+
+class LocalFiles:
+    """See ``Files``; raises OSError where the disk does not do what is asked."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def read(self, name: str) -> bytes:  # noqa: D102
+        return (self.place / name).read_bytes()
+
+    def read_many(self, names: Iterable[str]) -> Iterator[bytes]:  # noqa: D102
+        return (self.read(name) for name in names)
+
+    def exists(self, name: str) -> bool:  # noqa: D102
+        return (self.place / name).exists()
+
+    def names(self, folder: str) -> list[str]:  # noqa: D102
+        with os.scandir(self.place / folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith("."))
+
+    def statuses(self, folder: str) -> dict[str, FileStatus]:  # noqa: D102
+        return {name: status for name, status in self._walk(folder) if not name.rpartition("/")[2].startswith(".")}
+
+    def temporaries(self) -> dict[str, FileStatus]:  # noqa: D102
+        # .lock has no second dot: it stays
+        return {name: status for name, status in self._walk("") if name.rpartition("/")[2].count(".") > 1}
+
+    def _walk(self, folder: str) -> Iterator[tuple[str, FileStatus]]:
+        for parent, _, files in os.walk(self.place / folder):
+            for file in files:
+                path = Path(parent) / file
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    found = path.stat()
+                    tag = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+                    name = path.relative_to(self.place).as_posix()
+                    yield name, FileStatus(found.st_size, found.st_mtime, tag)
+
+    def create(self, name: str, parts: Iterable[Any]) -> bool:  # noqa: D102
+        return create_file(self._with_parent(name), parts)
+
+    def replace(self, name: str, parts: Iterable[Any], *, lasting: bool = True) -> None:  # noqa: D102
+        path = self._with_parent(name)
+        if lasting:
+            replace_file(path, parts)
+        else:
+            _write_temporary(path, parts, lasting=False).replace(path)
+
+    def _with_parent(self, name: str) -> Path:
+        path = self.place / name
+        if not path.parent.is_dir():
+            make_directory(path.parent)
+        return path
+
+    def remove(self, names: Iterable[str]) -> None:  # noqa: D102
+        parents = set()
+        for name in names:
+            with suppress(FileNotFoundError):
+                (self.place / name).unlink()
+                parents.add((self.place / name).parent)
+        for parent in parents:
+            sync_directory(parent)
+
+    def claim_shard(self) -> int:
+        """A mkdir succeeds once. Directories are never removed, so no number is given twice."""
+        shards = self.place / "tokens" / "c"
+        number = max((int(path.name) for path in shards.iterdir() if path.name.isdigit()), default=-1)
+        while True:
+            number += 1
+            with suppress(FileExistsError):
+                (shards / str(number)).mkdir()
+                sync_directory(shards)
+                return number
+
+    def make_folders(self, names: Iterable[str]) -> None:  # noqa: D102
+        for name in names:
+            make_directory(self.place / name)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:  # noqa: D102
+        with (self.place / name).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, durably; one that is there is no error."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_directory(one.parent)
 
 
 def sync_directory(path: Path) -> None:
@@ -41,13 +218,14 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
     sync_directory(path.parent)
 
 
-def _write_temporary(path: Path, parts: Iterable[Any]) -> Path:
+def _write_temporary(path: Path, parts: Iterable[Any], *, lasting: bool = True) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with temporary.open("xb") as file:
             file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

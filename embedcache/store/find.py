@@ -1,29 +1,34 @@
 """Which stores a cache holds, and the one that a name means."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheError, UnknownNameError
+from embedcache.place import Place, parse_place
 from embedcache.sequences import MODALITIES, Modality
+from embedcache.store.files import open_files
 
 __all__ = ["find_store", "list_stores", "store_path"]
 
 
-def store_path(cache: Path, spec: EncoderSpec) -> Path:
+def store_path(cache: str | Place, spec: EncoderSpec) -> Place:
     """Where the store of a spec lies in a cache."""
-    return cache / spec.modality / spec.directory
+    return parse_place(cache) / spec.modality / spec.directory
 
 
-def list_stores(cache: Path, modality: Modality | None = None) -> Iterator[Path]:
-    """Directories of all stores of a cache, in the order of modalities and names."""
-    for name in MODALITIES if modality is None else (modality,):
-        parent = cache / name
-        if parent.is_dir():
-            yield from sorted(path.parent for path in parent.glob("*/zarr.json"))
+def list_stores(cache: str | Place, modality: Modality | None = None) -> Iterator[Place]:
+    """Places of all stores of a cache, in the order of modalities and names."""
+    cache = parse_place(cache)
+    files = open_files(cache)
+    for branch in MODALITIES if modality is None else (modality,):
+        try:
+            names = files.names(branch)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        yield from (cache / branch / name for name in names if files.exists(f"{branch}/{name}/zarr.json"))
 
 
-def find_store(cache: Path | str, modality: Modality, encoder: str | None = None) -> Path:
+def find_store(cache: str | Place, modality: Modality, encoder: str | None = None) -> Place:
     """The store that an encoder's name means.
 
     Args:
@@ -36,7 +41,6 @@ def find_store(cache: Path | str, modality: Modality, encoder: str | None = None
         CacheError: Nothing was built, or the name means several stores.
         UnknownNameError: No store has this name.
     """
-    cache = Path(cache)
     stores = list(list_stores(cache, modality))
     if not stores:
         raise CacheError(

@@ -1,16 +1,18 @@
 """Form of a store on disk: its metadata, its shards, its commit records. Numbers and paths, no policy.
 
 zarr.json           group attributes: format version, encoder spec, width, dtype, letters a token, rows of a shard
-tokens/zarr.json    one Zarr v3 array (rows, width), sharded, inner chunks of 256 rows, no compression
+tokens/zarr.json    one Zarr v3 array (rows, columns), sharded, inner chunks of 256 rows, no compression
 tokens/c/<k>/0      shard k: C-order rows of whole sequences, zeros up to an inner chunk, the index of Zarr, its crc32c
-commits/<task>      a JSON line, then 40 bytes a sequence: key, shard, start, length, crc32c of its rows
+commits/<task>      a JSON line, then 32 bytes a sequence: key, shard, start, length, crc32c of its rows
 index.npy           the commits merged
+mean.npy            int8 stores: what is subtracted from each row before it is scaled
+claims/shards/<k>   object stores: shard numbers that were given (a local disk has the directory tokens/c/<k>)
+claims/tasks/...    who computes what, see leases.py
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import google_crc32c
@@ -19,13 +21,16 @@ from numpy.typing import NDArray
 
 from embedcache.encoders.spec import EncoderSpec, StoreDtype
 from embedcache.errors import CacheDamagedError, CacheError, CacheMismatchError
+from embedcache.place import Place
 from embedcache.sequences import MODALITIES
-from embedcache.store.files import create_file, sync_directory
+from embedcache.store.files import Files, open_files
+from embedcache.store.numbers import stored_width
 
 __all__ = [
     "ENTRY",
     "FORMAT_VERSION",
     "INNER_ROWS",
+    "REPAIR",
     "Array",
     "Layout",
     "crc32c",
@@ -35,10 +40,12 @@ __all__ = [
 
 Array: TypeAlias = NDArray[Any]
 FORMAT = "embedcache-store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 2 added int8 rows; a store without them is still written, and read by older releases, as version 1."""
 INNER_ROWS = 256
 EMPTY_CHUNK = 2**64 - 1  # stands in a shard's index for an inner chunk that is not there
 SHARD_BYTES = 64 << 20
+REPAIR = "Restore it, or run `embedcache verify --repair` and build again."
 
 ENTRY = np.dtype(
     [("high", "<u8"), ("low", "<u8"), ("shard", "<u4"), ("start", "<u4"), ("length", "<u4"), ("crc", "<u4")]
@@ -72,9 +79,19 @@ class Layout:
         return np.dtype("uint16" if name == "bfloat16" else name)
 
     @property
+    def columns(self) -> int:
+        """Numbers of a stored row; a row of int8 ends in the four bytes of its scale."""
+        return stored_width(self.width, self.spec.store_dtype)
+
+    @property
+    def version(self) -> int:
+        """Oldest format version that can say what this store holds."""
+        return 2 if self.spec.store_dtype == "int8" else 1
+
+    @property
     def row_bytes(self) -> int:
-        """Bytes of one token."""
-        return self.width * self.stored.itemsize
+        """Bytes of one stored row."""
+        return self.columns * self.stored.itemsize
 
     @property
     def index_bytes(self) -> int:
@@ -93,14 +110,14 @@ class Layout:
             return {"name": name, "configuration": configuration}
 
         raw, crc = named("bytes", endian="little"), {"name": "crc32c"}
-        inner = {"chunk_shape": [INNER_ROWS, self.width], "codecs": [raw], "index_codecs": [raw, crc]}
+        inner = {"chunk_shape": [INNER_ROWS, self.columns], "codecs": [raw], "index_codecs": [raw, crc]}
         metadata = {
             "zarr_format": 3,
             "node_type": "array",
             "data_type": self.stored.name,
             "fill_value": 0,
-            "shape": [n_shards * self.shard_rows, self.width],
-            "chunk_grid": named("regular", chunk_shape=[self.shard_rows, self.width]),
+            "shape": [n_shards * self.shard_rows, self.columns],
+            "chunk_grid": named("regular", chunk_shape=[self.shard_rows, self.columns]),
             "chunk_key_encoding": named("default", separator="/"),
             "codecs": [named("sharding_indexed", **inner, index_location="end")],
             "attributes": {"dtype": self.spec.store_dtype},
@@ -111,7 +128,7 @@ class Layout:
         """``zarr.json`` of the store."""
         attributes = {
             "format": FORMAT,
-            "version": FORMAT_VERSION,
+            "version": self.version,
             "encoder": self.spec.to_json(),
             "digest": self.spec.digest,
             "width": self.width,
@@ -122,51 +139,51 @@ class Layout:
         return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode()
 
 
-def create_store(root: Path, spec: EncoderSpec, *, longest: int = 0, shard_bytes: int = SHARD_BYTES) -> Layout:
+def create_store(root: str | Place, spec: EncoderSpec, *, longest: int = 0, shard_bytes: int = SHARD_BYTES) -> Layout:
     """Make an empty store, or open the one that is there. Any number of processes may do this at once.
 
     Args:
-        root: Directory of the store.
+        root: Place of the store.
         spec: Encoder whose embeddings it will hold.
-        longest: Tokens of the longest sequence to come; a shard holds whole sequences.
+        longest: Rows of the longest sequence to come; a shard holds whole sequences.
         shard_bytes: Size of a shard, fixed when the store is made.
 
     Raises:
         CacheMismatchError: A store of another encoder spec is there.
         CacheError: A file stands in the way, or the place cannot be written.
     """
+    files = open_files(root)
     row_bytes = Layout(spec=spec, shard_rows=0).row_bytes
-    n_inner = max(shard_bytes // (INNER_ROWS * row_bytes), -(-max(longest, spec.max_tokens) // INNER_ROWS), 1)
+    n_inner = max(shard_bytes // (INNER_ROWS * row_bytes), -(-longest // INNER_ROWS), 1)
     layout = Layout(spec=spec, shard_rows=n_inner * INNER_ROWS)
     try:
-        for directory in (root, root / "commits", root / "tokens", root / "tokens" / "c"):
-            directory.mkdir(parents=True, exist_ok=True)
-            sync_directory(directory.parent)
-        if not (root / "zarr.json").exists():
-            create_file(root / "tokens" / "zarr.json", [layout.array_metadata(0)])
-            create_file(root / "zarr.json", [layout.group_metadata()])
+        files.make_folders(["commits", "tokens/c"])
+        if not files.exists("zarr.json"):
+            files.create("tokens/zarr.json", [layout.array_metadata(0)])
+            files.create("zarr.json", [layout.group_metadata()])
     except OSError as error:
         raise CacheError(
             f"{root} cannot be written: {error.strerror or error}. Choose another --cache, or mend its permissions."
         ) from error
-    found = read_layout(root)
+    found = read_layout(files)
     if found.spec != spec:
         theirs, ours = found.spec.to_json(), spec.to_json()
-        different = sorted(name for name in ours if ours[name] != theirs[name])
+        different = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
         raise CacheMismatchError(f"{root} was built with other settings: {different}. Build into another cache.")
     return found
 
 
-def read_layout(root: Path) -> Layout:
+def read_layout(files: Files) -> Layout:
     """Read ``zarr.json`` of a store.
 
     Raises:
-        CacheError: There is no store at ``root``, or a newer version of isoheads wrote it.
+        CacheError: There is no store, or a newer version of isoheads wrote it.
         CacheDamagedError: Its metadata is not what we write.
     """
+    root = files.place
     path = root / "zarr.json"
     try:
-        attributes = json.loads(path.read_bytes())["attributes"]
+        attributes = json.loads(files.read("zarr.json"))["attributes"]
         found, version = attributes["format"], attributes["version"]
     except FileNotFoundError as error:
         raise CacheError(f"{root} holds no store: zarr.json is missing. Build it first.") from error
@@ -183,7 +200,7 @@ def read_layout(root: Path) -> Layout:
     return _parse_layout(path, attributes)
 
 
-def _parse_layout(path: Path, attributes: Mapping[str, Any]) -> Layout:
+def _parse_layout(path: Place, attributes: Mapping[str, Any]) -> Layout:
     shard_rows = attributes.get("shard_rows")
     if not isinstance(shard_rows, int) or shard_rows <= 0 or shard_rows % INNER_ROWS:
         raise CacheDamagedError(

@@ -1,22 +1,23 @@
-"""Reading a store: shards are mapped into memory and batches are copied out of the maps in one call."""
+"""Reading a store: which sequences it has, and batches of their rows, copied in one call."""
 
-import mmap
-import resource
-import threading
-import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheDamagedError, CacheIncompleteError
+from embedcache.place import Place, parse_place
+from embedcache.store.files import open_files
 from embedcache.store.index import load_entries
-from embedcache.store.layout import EMPTY_CHUNK, INNER_ROWS, Array, Layout, crc32c, read_layout
+from embedcache.store.layout import INNER_ROWS, REPAIR, Array, crc32c, read_layout
+from embedcache.store.mean import read_mean
+from embedcache.store.numbers import decode_rows
 
 if TYPE_CHECKING:  # torch takes seconds to import, and `embedcache info` needs none of it
     from torch import Tensor
@@ -26,31 +27,41 @@ if TYPE_CHECKING:  # torch takes seconds to import, and `embedcache info` needs 
 __all__ = ["EmbeddingStore"]
 
 Positions: TypeAlias = NDArray[np.int64]
-REPAIR = "Restore it, or run `embedcache verify --repair` and build again."
+
+
+class Shards(Protocol):
+    """Where rows come from: files mapped into memory, or ranges of objects."""
+
+    def views(self, places: "Iterable[tuple[int, int, int]]") -> "list[Tensor]":
+        """Rows of each (shard, start, length) as stored, (length, columns)."""
+        ...
+
+    def advise(self, places: "Iterable[tuple[int, int, int]]") -> None:
+        """Say which rows will be asked for soon."""
+        ...
 
 
 class EmbeddingStore(Mapping[bytes, Array]):
     """The embeddings of one encoder spec that were committed when it was opened.
 
     A Mapping from sequence key (16 bytes) to a read-only array (tokens, width). Batches are faster: ``find``
-    positions once, then ``packed`` or ``prefetch``. Views are maps of files: writing to one ends the process.
+    positions once, then ``packed`` or ``prefetch``. Views of a local store are maps of files: writing to one ends
+    the process.
     """
 
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
-        self.layout = read_layout(self.root)
-        entries, self.tasks, self.index_is_current = load_entries(self.root)
+    def __init__(self, root: str | Place) -> None:
+        self.root = parse_place(root)
+        self.files = open_files(self.root)
+        self.layout = read_layout(self.files)
+        entries, self.tasks, self.index_is_current = load_entries(self.files)
         self._high, self._low = (np.ascontiguousarray(entries[name]) for name in ("high", "low"))
         self._shard, self._start, self._crc = (entries[name].astype(np.int64) for name in ("shard", "start", "crc"))
         self.lengths: NDArray[np.int64] = entries["length"].astype(np.int64)
-        """Tokens of each sequence, by position."""
-        self._maps: dict[int, tuple[Tensor, mmap.mmap]] = {}
-        self._lock = threading.Lock()
-        _allow_many_files()
+        """Rows of each sequence, by position."""
 
     @classmethod
-    def open(cls, root: Path | str) -> "EmbeddingStore":
-        """Open the store at ``root``.
+    def open(cls, root: str | Place) -> "EmbeddingStore":
+        """Open the store at ``root``, a directory or ``s3://bucket/path``.
 
         Raises:
             CacheError: No store there, or one of a newer format.
@@ -58,8 +69,8 @@ class EmbeddingStore(Mapping[bytes, Array]):
         """
         return cls(root)
 
-    def __reduce__(self) -> "tuple[type[EmbeddingStore], tuple[Path]]":
-        return EmbeddingStore, (self.root,)  # maps and locks do not travel to a spawned process
+    def __reduce__(self) -> "tuple[type[EmbeddingStore], tuple[Place]]":
+        return EmbeddingStore, (self.root,)  # maps, locks and network clients do not travel to a spawned process
 
     @property
     def spec(self) -> EncoderSpec:
@@ -78,7 +89,7 @@ class EmbeddingStore(Mapping[bytes, Array]):
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of all sequences."""
+        """Rows of all sequences."""
         return int(self.lengths.sum())
 
     def __len__(self) -> int:
@@ -92,12 +103,12 @@ class EmbeddingStore(Mapping[bytes, Array]):
         return isinstance(key, bytes) and len(key) == 16 and int(self.find([key])[0]) >= 0
 
     def __getitem__(self, key: bytes) -> Array:
-        """Token embeddings (tokens, width); bfloat16, which numpy lacks, comes as float32."""
+        """Token embeddings (tokens, width); bfloat16, which numpy lacks, and int8 come as float32."""
         position = int(self.find([key])[0])
         if position < 0:
             raise KeyError(key)
-        view = self.view(position)
-        return view.float().numpy() if self.dtype == "bfloat16" else view.numpy()
+        rows = self.decode(self.view(position))
+        return rows.float().numpy() if self.dtype == "bfloat16" else rows.numpy()
 
     def find(self, keys: Sequence[bytes]) -> Positions:
         """Positions of keys, -1 for an absent one, (len(keys),). All 128 bits are compared."""
@@ -127,26 +138,42 @@ class EmbeddingStore(Mapping[bytes, Array]):
         return positions
 
     def view(self, position: int) -> "Tensor":
-        """Token embeddings of one sequence, (tokens, width), without a copy."""
-        return self._views(np.array([position]))[0]
+        """Rows of one sequence as stored, (tokens, columns); of a local store without a copy."""
+        return self._shards.views(self._places(np.array([position])))[0]
 
-    def _views(self, positions: Positions) -> "list[Tensor]":
-        """Rows of each sequence; numbers are gathered at once, for a batch spends its time here and in one copy."""
-        views = []
-        shards, starts, lengths = (x[positions].tolist() for x in (self._shard, self._start, self.lengths))
-        for shard, start, length in zip(shards, starts, lengths, strict=True):
-            rows = (self._maps.get(shard) or self._map(shard))[0]
-            if start + length > len(rows):
-                raise CacheDamagedError(f"{self._shard_path(shard)} is shorter than its record says. {REPAIR}")
-            views.append(rows[start : start + length])
-        return views
+    def decode(self, rows: "Tensor") -> "Tensor":
+        """Embeddings (N, width) of rows as stored, on any device: float32 for int8, else the rows themselves."""
+        mean = self._mean.to(rows.device) if self.dtype == "int8" and len(rows) else None
+        return decode_rows(rows, self.dtype, mean)
+
+    @cached_property
+    def _mean(self) -> "Tensor":
+        """What was subtracted from rows of int8, (width,)."""
+        import torch
+
+        return torch.from_numpy(read_mean(self.files, self.layout))
+
+    @cached_property
+    def _shards(self) -> Shards:
+        if isinstance(self.root, Path):
+            from embedcache.store.maps import MappedShards
+
+            return MappedShards(self.root, self.layout)
+        from embedcache.store.objects import ObjectFiles
+        from embedcache.store.ranges import FetchedShards
+
+        return FetchedShards(ObjectFiles(self.root), self.layout)
+
+    def _places(self, positions: Positions) -> Iterable[tuple[int, int, int]]:
+        """Shard, first row and rows of each sequence; gathered at once, for a batch spends its time here."""
+        return zip(*(x[positions].tolist() for x in (self._shard, self._start, self.lengths)), strict=True)
 
     def packed(self, positions: Positions | Sequence[int], out: "Tensor | None" = None) -> "Ragged":
-        """Sequences laid end to end, values (N, width) in the stored dtype.
+        """Sequences laid end to end, values (N, columns) as stored; ``decode`` makes numbers of int8.
 
         Args:
             positions: Which sequences; -1 stands for a sequence without tokens, such as a missing modality.
-            out: Memory (at least N, width) to reuse, seven times the speed of fresh memory.
+            out: Memory (at least N, columns) to reuse, seven times the speed of fresh memory.
         """
         import torch
 
@@ -159,11 +186,11 @@ class EmbeddingStore(Mapping[bytes, Array]):
         if out is None:
             out = self.empty(n_rows)
         # one call: the GIL is given up and taken back once a batch, not once a sequence
-        views = self._views(where[where >= 0]) or [self.empty(0)]
+        views = self._shards.views(self._places(where[where >= 0])) or [self.empty(0)]
         return Ragged(torch.cat(views, out=out[:n_rows]), offsets)
 
     def batch(self, keys: Sequence[bytes | None]) -> "Ragged":
-        """Sequences by key, packed; None stands for a missing modality.
+        """Embeddings by key, packed, values (N, width); None stands for a missing modality.
 
         Raises:
             CacheIncompleteError: A key is not in the store.
@@ -171,7 +198,8 @@ class EmbeddingStore(Mapping[bytes, Array]):
         present = [key for key in keys if key is not None]
         positions = np.full(len(keys), -1, np.int64)
         positions[[key is not None for key in keys]] = self.require(present)
-        return self.packed(positions)
+        found = self.packed(positions)
+        return found._replace(values=self.decode(found.values))
 
     def prefetch(self, batches: Sequence[Positions], *, depth: int = 3, ahead: int = 4) -> "Iterator[Ragged]":
         """Packed batches, read by a thread into a ring of reused buffers.
@@ -203,19 +231,14 @@ class EmbeddingStore(Mapping[bytes, Array]):
                     pending.append(loader.submit(load, i))
 
     def advise(self, positions: Positions) -> None:
-        """Ask the kernel to read these sequences; returns before it has."""
-        row_bytes = self.layout.row_bytes
-        for position in positions[positions >= 0]:
-            start, length = int(self._start[position]) * row_bytes, int(self.lengths[position]) * row_bytes
-            before = start % mmap.PAGESIZE
-            mapped = self._map(int(self._shard[position]))[1]
-            mapped.madvise(mmap.MADV_WILLNEED, start - before, max(length + before, 1))
+        """Ask for these sequences to be read or fetched; returns before they are."""
+        self._shards.advise(self._places(positions[positions >= 0]))
 
     def empty(self, n_rows: int) -> "Tensor":
-        """Uninitialised memory (n_rows, width) of the stored dtype."""
+        """Uninitialised memory (n_rows, columns) of the stored dtype."""
         import torch
 
-        return torch.empty(n_rows, self.width, dtype=getattr(torch, self.dtype))
+        return torch.empty(n_rows, self.layout.columns, dtype=getattr(torch, self.dtype))
 
     def damaged(self) -> list[int]:
         """Positions of sequences whose bytes are not those of their record."""
@@ -231,58 +254,15 @@ class EmbeddingStore(Mapping[bytes, Array]):
         """
         n_rows = np.zeros(int(self._shard.max(initial=-1)) + 1, np.int64)
         np.maximum.at(n_rows, self._shard, self._start + self.lengths)
-        lost = [number for number in np.unique(self._shard).tolist() if self._is_short(number, int(n_rows[number]))]
+        sizes = {name: status.size for name, status in self.files.statuses("tokens/c").items()}
+        lost = [
+            number
+            for number in np.unique(self._shard).tolist()
+            if sizes.get(f"tokens/c/{number}/0", 0)
+            < -(-int(n_rows[number]) // INNER_ROWS) * self.layout.inner_bytes + self.layout.index_bytes
+        ]
         if lost:
             raise CacheDamagedError(
                 f"{len(lost)} of {len(np.unique(self._shard))} shards are missing or cut, such as "
-                f"{self._shard_path(lost[0])}. {REPAIR}"
+                f"{self.root / 'tokens' / 'c' / str(lost[0]) / '0'}. {REPAIR}"
             )
-
-    def _is_short(self, number: int, n_rows: int) -> bool:
-        expected = -(-n_rows // INNER_ROWS) * self.layout.inner_bytes + self.layout.index_bytes
-        try:
-            return self._shard_path(number).stat().st_size < expected
-        except OSError:
-            return True
-
-    def _shard_path(self, number: int) -> Path:
-        return self.root / "tokens" / "c" / str(number) / "0"
-
-    def _map(self, number: int) -> "tuple[Tensor, mmap.mmap]":
-        with self._lock:
-            if number not in self._maps:
-                self._maps[number] = _map_shard(self._shard_path(number), self.layout)
-            return self._maps[number]
-
-
-def _map_shard(path: Path, layout: Layout) -> "tuple[Tensor, mmap.mmap]":
-    """Rows (n, width) of a shard and its map, after its index was found to be that of plain C-order rows."""
-    import torch
-
-    n_inner = layout.shard_rows // INNER_ROWS
-    index_bytes = layout.index_bytes
-    try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    except (FileNotFoundError, ValueError) as error:  # ValueError: an empty file
-        raise CacheDamagedError(f"{path} is missing or empty although it was committed. {REPAIR}") from error
-    mapped.madvise(mmap.MADV_RANDOM)  # else a page fault reads ahead megabytes that nobody asked for
-    if len(mapped) < index_bytes:
-        raise CacheDamagedError(f"{path} has {len(mapped)} bytes, less than its index. {REPAIR}")
-    index = np.frombuffer(bytearray(mapped[-index_bytes:-4]), "<u8").reshape(n_inner, 2)
-    used = int((index[:, 0] != EMPTY_CHUNK).sum())
-    plain = (index[:used, 0] == np.arange(used, dtype="u8") * np.uint64(layout.inner_bytes)).all()
-    sized = len(mapped) == used * layout.inner_bytes + index_bytes
-    if crc32c(index) != int.from_bytes(mapped[-4:], "little") or not plain or not sized:
-        raise CacheDamagedError(f"{path} is damaged, or another program wrote it. {REPAIR}")
-    rows: NDArray[Any] = np.frombuffer(mapped, layout.stored, used * INNER_ROWS * layout.width)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch has no read-only tensors and says so
-        return torch.from_numpy(rows.reshape(-1, layout.width)).view(getattr(torch, layout.spec.store_dtype)), mapped
-
-
-def _allow_many_files() -> None:
-    """A map keeps a file descriptor, and the usual limit of 1,024 is less than the shards of 64 GiB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

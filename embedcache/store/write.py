@@ -1,22 +1,26 @@
 """Writing a store: claim a number, write and flush the shard, flush its directories, create the record.
 
 Readers follow records only, so a killed writer leaves nothing that they can see, and of two writers of one
-task the second leaves an orphan. Leases may save work; nothing here depends on them.
+task the second leaves an orphan. Leases save work; nothing here depends on them.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from embedcache.errors import CacheError
-from embedcache.store.files import create_file, sync_directory
+from embedcache.place import Place
+from embedcache.store.files import Files, open_files
 from embedcache.store.index import encode_record
 from embedcache.store.layout import EMPTY_CHUNK, ENTRY, INNER_ROWS, Array, Layout, crc32c, read_layout
 
-__all__ = ["commit_task", "task_name"]
+__all__ = ["COMMIT_WITHIN_HOURS", "commit_task", "task_name"]
+
+COMMIT_WITHIN_HOURS = 6.0
+"""An attempt that wrote its first shard longer ago does not commit: ``gc`` may have taken the shard."""
 
 
 def task_name(keys: Iterable[bytes]) -> str:
@@ -24,13 +28,21 @@ def task_name(keys: Iterable[bytes]) -> str:
     return hashlib.blake2b(b"".join(sorted(keys)), digest_size=16).hexdigest()
 
 
-def commit_task(root: Path, sequences: Sequence[tuple[bytes, Array]]) -> bool:
+def commit_task(
+    root: str | Place,
+    sequences: Sequence[tuple[bytes, Array]],
+    *,
+    task: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> bool:
     """Write sequences to new shards and commit them, whole or not at all.
 
     Args:
-        root: Directory of the store.
-        sequences: 16-byte key and rows (tokens, width) in the stored dtype of each. They fill shards in
-            this order; a sequence never spans two.
+        root: Place of the store.
+        sequences: 16-byte key and rows (tokens, columns) as stored of each. They fill shards in this order; a
+            sequence never spans two.
+        task: Name of the record; by default ``task_name`` of the keys.
+        extra: Kept in the header of the record, JSON values.
 
     Returns:
         False if another attempt had committed the task before; our shards are then orphans.
@@ -38,22 +50,19 @@ def commit_task(root: Path, sequences: Sequence[tuple[bytes, Array]]) -> bool:
     Raises:
         CacheError: The disk is full or cannot be written; nothing was committed.
     """
-    layout = read_layout(root)
-    task = task_name(key for key, _ in sequences)
-    if (root / "commits" / task).exists():
+    files = open_files(root)
+    layout = read_layout(files)
+    task = task or task_name(key for key, _ in sequences)
+    if files.exists(f"commits/{task}"):
         return False
-    entries = np.zeros(len(sequences), ENTRY)
+    for _, rows in sequences:
+        _check_rows(layout, rows)
     try:
-        first = start = 0
-        for i, (key, rows) in enumerate(sequences):
-            _check_rows(layout, rows)
-            if start + len(rows) > layout.shard_rows:
-                entries["shard"][first:i] = _write_shard(root, layout, [rows for _, rows in sequences[first:i]])
-                first, start = i, 0
-            entries[i] = (*np.frombuffer(key, ">u8"), 0, start, len(rows), crc32c(rows))
-            start += len(rows)
-        entries["shard"][first:] = _write_shard(root, layout, [rows for _, rows in sequences[first:]])
-        return create_file(root / "commits" / task, encode_record(task, entries))
+        while True:
+            is_young = _young()
+            entries = _write_shards(files, layout, sequences)
+            if is_young():
+                return files.create(f"commits/{task}", encode_record(task, entries, extra))
     except OSError as error:
         raise CacheError(
             f"{root}: writing {len(sequences)} sequences failed: {error.strerror or error}. "
@@ -61,10 +70,35 @@ def commit_task(root: Path, sequences: Sequence[tuple[bytes, Array]]) -> bool:
         ) from error
 
 
+def _young() -> Callable[[], bool]:
+    """Tells whether less than COMMIT_WITHIN_HOURS have gone since this call, by every clock: one may have jumped."""
+    began = time.monotonic(), time.time()
+
+    def is_young() -> bool:
+        passed = max(time.monotonic() - began[0], abs(time.time() - began[1]))
+        return passed < COMMIT_WITHIN_HOURS * 3600
+
+    return is_young
+
+
+def _write_shards(files: Files, layout: Layout, sequences: Sequence[tuple[bytes, Array]]) -> Array:
+    """Entries of the record, after all their shards are on the disk."""
+    entries = np.zeros(len(sequences), ENTRY)
+    first = start = 0
+    for i, (key, rows) in enumerate(sequences):
+        if start + len(rows) > layout.shard_rows:
+            entries["shard"][first:i] = _write_shard(files, layout, [rows for _, rows in sequences[first:i]])
+            first, start = i, 0
+        entries[i] = (*np.frombuffer(key, ">u8"), 0, start, len(rows), crc32c(rows))
+        start += len(rows)
+    entries["shard"][first:] = _write_shard(files, layout, [rows for _, rows in sequences[first:]])
+    return entries
+
+
 def _check_rows(layout: Layout, rows: Array) -> None:
-    if rows.dtype != layout.stored or rows.ndim != 2 or rows.shape[1] != layout.width:
+    if rows.dtype != layout.stored or rows.ndim != 2 or rows.shape[1] != layout.columns:
         raise ValueError(
-            f"rows are {rows.dtype} {rows.shape}, expected {layout.stored} (tokens, {layout.width}). "
+            f"rows are {rows.dtype} {rows.shape}, expected {layout.stored} (tokens, {layout.columns}). "
             "Use the encoder of this store."
         )
     if len(rows) > layout.shard_rows:
@@ -74,7 +108,7 @@ def _check_rows(layout: Layout, rows: Array) -> None:
         )
 
 
-def _write_shard(root: Path, layout: Layout, arrays: Sequence[Array]) -> int:
+def _write_shard(files: Files, layout: Layout, arrays: Sequence[Array]) -> int:
     """Write one shard under a number that nobody else has, flushed to disk; returns the number."""
     n_bytes = sum(array.nbytes for array in arrays)
     n_inner = -(-n_bytes // layout.inner_bytes)
@@ -87,19 +121,9 @@ def _write_shard(root: Path, layout: Layout, arrays: Sequence[Array]) -> int:
         index.tobytes(),
         crc32c(index).to_bytes(4, "little"),
     ]
-    shards = root / "tokens" / "c"
-    number = _claim_shard(shards)
-    if not create_file(shards / str(number) / "0", [*data, *tail]):
-        raise CacheError(f"shard {number} of {root} exists, although it was claimed for this attempt. Run it again.")
-    sync_directory(shards)
+    number = files.claim_shard()
+    if not files.create(f"tokens/c/{number}/0", [*data, *tail]):
+        raise CacheError(
+            f"shard {number} of {files.place} exists, although it was claimed for this attempt. Run it again."
+        )
     return number
-
-
-def _claim_shard(shards: Path) -> int:
-    """A mkdir succeeds once. Directories are never removed, so no number is given twice."""
-    number = max((int(path.name) for path in shards.iterdir() if path.name.isdigit()), default=-1)
-    while True:
-        number += 1
-        with suppress(FileExistsError):
-            (shards / str(number)).mkdir()
-            return number

@@ -1,0 +1,65 @@
+"""Where a cache lies: a directory of a local disk, or a URL of an object store."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from embedcache.errors import InvalidSettingError
+
+__all__ = ["ObjectUrl", "Place", "parse_place"]
+
+SCHEMES = ("s3",)
+"""Object stores whose conditional writes were tested; obstore knows more."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectUrl:
+    """A place in an object store, such as ``s3://bucket/cache``; behaves like the few parts of a Path we need."""
+
+    url: str
+
+    def __truediv__(self, name: str) -> "ObjectUrl":
+        return ObjectUrl(f"{self.url}/{name}")
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __lt__(self, other: "ObjectUrl") -> bool:
+        return self.url < other.url
+
+    @property
+    def name(self) -> str:
+        """Last part of the path."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def parent(self) -> "ObjectUrl":
+        """The place that holds this one."""
+        return ObjectUrl(self.url.rpartition("/")[0])
+
+
+Place: TypeAlias = Path | ObjectUrl
+
+
+def parse_place(text: str | Place) -> Place:
+    """What a user wrote, as a place.
+
+    Raises:
+        InvalidSettingError: A URL of a kind that we do not know, without a bucket, or with a secret in it.
+    """
+    if isinstance(text, Path | ObjectUrl):
+        return text
+    if "://" not in text:
+        return Path(text)
+    parts = urlsplit(text)
+    if "@" in parts.netloc or parts.query or parts.fragment:  # never repeated: it may hold a key
+        raise InvalidSettingError(
+            f"the {parts.scheme}:// address of a cache holds more than bucket and path. Give credentials in the "
+            "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL), never in the address."
+        )
+    if parts.scheme == "file":
+        return Path(parts.path)
+    if parts.scheme not in SCHEMES or not parts.netloc:
+        raise InvalidSettingError(f"{text!r} is no place for a cache. Give a directory, or s3://bucket/path.")
+    return ObjectUrl(text.rstrip("/"))

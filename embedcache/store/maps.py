@@ -1,0 +1,88 @@
+"""Shards on a local disk, mapped into memory: rows are views of the files, nothing is copied."""
+
+import mmap
+import resource
+import threading
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from embedcache.errors import CacheDamagedError
+from embedcache.store.layout import EMPTY_CHUNK, INNER_ROWS, REPAIR, Layout, crc32c
+
+__all__ = ["MappedShards"]
+
+
+class MappedShards:
+    """See ``read.Shards``; a shard is mapped when it is first asked for."""
+
+    def __init__(self, root: Path, layout: Layout) -> None:
+        self.root, self.layout = root, layout
+        self._maps: dict[int, tuple[Tensor, mmap.mmap]] = {}
+        self._lock = threading.Lock()
+        _allow_many_files()
+
+    def views(self, places: Iterable[tuple[int, int, int]]) -> list[Tensor]:
+        """Rows (tokens, columns) of each (shard, start, length), without a copy."""
+        views = []
+        for shard, start, length in places:
+            rows = (self._maps.get(shard) or self._map(shard))[0]
+            if start + length > len(rows):
+                raise CacheDamagedError(f"{self._path(shard)} is shorter than its record says. {REPAIR}")
+            views.append(rows[start : start + length])
+        return views
+
+    def advise(self, places: Iterable[tuple[int, int, int]]) -> None:
+        """Ask the kernel to read these rows; returns before it has."""
+        row_bytes = self.layout.row_bytes
+        for shard, start, length in places:
+            first, size = start * row_bytes, length * row_bytes
+            before = first % mmap.PAGESIZE
+            mapped = (self._maps.get(shard) or self._map(shard))[1]
+            mapped.madvise(mmap.MADV_WILLNEED, first - before, max(size + before, 1))
+
+    def _path(self, number: int) -> Path:
+        return self.root / "tokens" / "c" / str(number) / "0"
+
+    def _map(self, number: int) -> tuple[Tensor, mmap.mmap]:
+        with self._lock:
+            if number not in self._maps:
+                self._maps[number] = _map_shard(self._path(number), self.layout)
+            return self._maps[number]
+
+
+def _map_shard(path: Path, layout: Layout) -> tuple[Tensor, mmap.mmap]:
+    """Rows (n, columns) of a shard and its map, after its index was found to be that of plain C-order rows."""
+    n_inner = layout.shard_rows // INNER_ROWS
+    index_bytes = layout.index_bytes
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    except (FileNotFoundError, ValueError) as error:  # ValueError: an empty file
+        raise CacheDamagedError(f"{path} is missing or empty although it was committed. {REPAIR}") from error
+    mapped.madvise(mmap.MADV_RANDOM)  # else a page fault reads ahead megabytes that nobody asked for
+    if len(mapped) < index_bytes:
+        raise CacheDamagedError(f"{path} has {len(mapped)} bytes, less than its index. {REPAIR}")
+    index = np.frombuffer(bytearray(mapped[-index_bytes:-4]), "<u8").reshape(n_inner, 2)
+    used = int((index[:, 0] != EMPTY_CHUNK).sum())
+    plain = (index[:used, 0] == np.arange(used, dtype="u8") * np.uint64(layout.inner_bytes)).all()
+    sized = len(mapped) == used * layout.inner_bytes + index_bytes
+    if crc32c(index) != int.from_bytes(mapped[-4:], "little") or not plain or not sized:
+        raise CacheDamagedError(f"{path} is damaged, or another program wrote it. {REPAIR}")
+    rows: NDArray[Any] = np.frombuffer(mapped, layout.stored, used * INNER_ROWS * layout.columns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch has no read-only tensors and says so
+        return torch.from_numpy(rows.reshape(-1, layout.columns)).view(getattr(torch, layout.spec.store_dtype)), mapped
+
+
+def _allow_many_files() -> None:
+    """A map keeps a file descriptor, and the usual limit of 1,024 is less than the shards of 64 GiB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

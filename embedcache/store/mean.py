@@ -1,0 +1,42 @@
+"""The channel mean of an int8 store: settled once, before its first shard, by whichever build comes first."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcache.errors import CacheDamagedError
+from embedcache.store.files import Files
+from embedcache.store.layout import Layout
+from embedcache.store.numbers import channel_mean, mean_from_bytes, mean_to_bytes
+
+__all__ = ["MEAN", "read_mean", "settle_mean"]
+
+MEAN = "mean.npy"
+
+
+def read_mean(files: Files, layout: Layout) -> NDArray[np.float32]:
+    """The mean of an int8 store, (width,).
+
+    Raises:
+        CacheDamagedError: It is missing or not what was written.
+    """
+    where = str(files.place / MEAN)
+    try:
+        data = files.read(MEAN)
+    except OSError as error:
+        raise CacheDamagedError(
+            f"{where} cannot be read ({error.strerror or 'missing'}), and without it no embedding of this store. "
+            "Restore it, or remove the store and build it again."
+        ) from error
+    return mean_from_bytes(data, layout.width, where)
+
+
+def settle_mean(files: Files, layout: Layout, rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The mean of the store; that of ``rows``, the first embeddings at hand, if it has none yet.
+
+    Of several builds that begin at once one wins, and all use its mean.
+    """
+    if not files.exists(MEAN):
+        files.create(MEAN, [mean_to_bytes(channel_mean(rows))])
+    return read_mean(files, layout)

@@ -1,0 +1,152 @@
+"""The files of a store in an object store, through obstore.
+
+Credentials and the address of the server come from the environment of each process (``AWS_ACCESS_KEY_ID``,
+``AWS_ENDPOINT_URL``, ...); objects here know the URL only, so none can travel in a pickle or an attribute. Each object
+is sent in one piece, so that no incomplete multipart upload can be left behind.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, ParamSpec, TypeVar
+
+from embedcache.errors import CacheError, InvalidSettingError
+from embedcache.place import ObjectUrl
+from embedcache.store.files import FileStatus
+
+__all__ = ["ObjectFiles"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+REQUESTS_AT_ONCE = 16
+MOST_RETRIES = 6
+
+
+class ObjectFiles:
+    """See ``Files``; raises CacheError where the object store does not answer as it should."""
+
+    def __init__(self, place: ObjectUrl) -> None:
+        self.place = place
+        self._next_shard = 0
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[type["ObjectFiles"], tuple[ObjectUrl]]:
+        return ObjectFiles, (self.place,)  # the client stays: it knows credentials
+
+    @cached_property
+    def _client(self) -> Any:
+        try:
+            from obstore.store import from_url
+        except ImportError as error:
+            raise InvalidSettingError(
+                f"{self.place} needs obstore, which is not installed. Run `pip install 'isoheads[s3]'`."
+            ) from error
+        options: Any = {"timeout": "600s", "connect_timeout": "10s"}  # a shard may take minutes on a slow line
+        if os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1"):
+            options["allow_http"] = True  # options given here hide those of the environment
+        patience: Any = {"max_retries": MOST_RETRIES, "retry_timeout": timedelta(seconds=60)}
+        return self._call(from_url, str(self.place), client_options=options, retry_config=patience)
+
+    def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One request; what goes wrong is told in one line without addresses or keys that the server repeats."""
+        from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+
+        if os.getpid() != self._process:
+            raise CacheError(
+                f"{self.place} was opened before this process was forked, and its network client cannot be shared. "
+                "Use spawned workers: DataLoader(..., multiprocessing_context='spawn')."
+            )
+        try:
+            return function(*args, **kwargs)
+        except AlreadyExistsError:
+            raise
+        except (FileNotFoundError, NotFoundError):
+            raise FileNotFoundError(f"{self.place} has no such object") from None
+        except (BaseError, PermissionError, ValueError) as error:
+            raise CacheError(
+                f"{self.place}: the object store refused or did not answer ({_reason(error)}). Check the address, "
+                "AWS_ENDPOINT_URL and the credentials in the environment, then run the same command again."
+            ) from None
+
+    def read(self, name: str) -> bytes:  # noqa: D102
+        data: bytes = self._call(lambda: self._client.get(name).bytes().to_bytes())
+        return data
+
+    def read_ranges(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> list[Any]:
+        """Bytes of several parts of one object, as buffers."""
+        buffers: list[Any] = self._call(self._client.get_ranges, name, starts=starts, lengths=lengths, coalesce=0)
+        return buffers
+
+    def read_many(self, names: Iterable[str]) -> Iterator[bytes]:  # noqa: D102
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            yield from pool.map(self.read, names)
+
+    def exists(self, name: str) -> bool:  # noqa: D102
+        try:
+            self._call(self._client.head, name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def names(self, folder: str) -> list[str]:  # noqa: D102
+        found: Any = self._call(self._client.list_with_delimiter, f"{folder}/" if folder else None)
+        paths = [*found["common_prefixes"], *(item["path"] for item in found["objects"])]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
+
+    def statuses(self, folder: str) -> dict[str, FileStatus]:  # noqa: D102
+        return self._call(lambda: dict(self._list(folder)))
+
+    def _list(self, folder: str) -> Iterator[tuple[str, FileStatus]]:
+        for batch in self._client.list(f"{folder}/" if folder else None):
+            for item in batch:
+                tag = str(item["e_tag"]) + str(item["last_modified"])
+                yield item["path"], FileStatus(item["size"], item["last_modified"].timestamp(), tag)
+
+    def temporaries(self) -> dict[str, FileStatus]:
+        """None: an object appears whole or not at all."""
+        return {}
+
+    def create(self, name: str, parts: Iterable[Any]) -> bool:
+        """See ``Files``. False may also mean that our own write was made and its answer lost."""
+        from obstore.exceptions import AlreadyExistsError
+
+        try:
+            self._call(self._client.put, name, b"".join(parts), mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def replace(self, name: str, parts: Iterable[Any], *, lasting: bool = True) -> None:  # noqa: D102
+        self._call(self._client.put, name, b"".join(parts), use_multipart=False)
+
+    def remove(self, names: Iterable[str]) -> None:  # noqa: D102
+        if paths := list(names):
+            self._call(self._client.delete, paths)
+
+    def claim_shard(self) -> int:
+        """Creates ``claims/shards/<k>``, which stays for ever."""
+        claimed = [int(name) for name in self.names("claims/shards") if name.isdigit()]
+        number = max(self._next_shard, max(claimed, default=-1) + 1)
+        while not self.create(f"claims/shards/{number}", [str(time.time()).encode()]):
+            number += 1
+        self._next_shard = number + 1
+        return number
+
+    def make_folders(self, names: Iterable[str]) -> None:
+        """Nothing to do: a folder is a part of a name."""
+
+    def lock(self, name: str) -> AbstractContextManager[None]:
+        """No lock: an older index may replace a newer one, and is then seen to be behind."""
+        return nullcontext()
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of an error, without the address that was asked for."""
+    text = str(error).strip().splitlines()
+    first = text[0] if text else ""
+    words = [word for word in first.split() if "://" not in word and "Signature" not in word]
+    return f"{type(error).__name__}: {' '.join(words)[:200]}"

@@ -1,0 +1,96 @@
+"""Shards in an object store: the rows of a sequence are one range of one object, fetched when they are asked for."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from embedcache.errors import CacheDamagedError
+from embedcache.store.layout import REPAIR, Layout
+from embedcache.store.objects import REQUESTS_AT_ONCE, ObjectFiles
+
+__all__ = ["FetchedShards"]
+
+RowPlace = tuple[int, int, int]
+ADVISED_AT_MOST = 4096
+"""Sequences that may wait for their reader; the oldest are forgotten first, and fetched again if need be."""
+
+
+class FetchedShards:
+    """See ``read.Shards``; ``advise`` begins to fetch, ``views`` waits for what is on its way and fetches the rest."""
+
+    def __init__(self, files: ObjectFiles, layout: Layout) -> None:
+        self.files, self.layout = files, layout
+        self._pool = ThreadPoolExecutor(REQUESTS_AT_ONCE)
+        self._coming: OrderedDict[RowPlace, Future[Tensor]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def views(self, places: Iterable[RowPlace]) -> list[Tensor]:
+        """Rows (tokens, columns) of each (shard, start, length), in memory of their own."""
+        wanted = list(places)
+        self.advise(wanted)
+        with self._lock:
+            futures = [self._coming.get(place) for place in wanted]
+            for place in wanted:
+                self._coming.pop(place, None)
+        # a batch beyond ADVISED_AT_MOST has pushed out its own first sequences
+        return [
+            future.result() if future is not None else self._fetch([place])[0]
+            for place, future in zip(wanted, futures, strict=True)
+        ]
+
+    def advise(self, places: Iterable[RowPlace]) -> None:
+        """Begin to fetch these rows; returns before they are here."""
+        with self._lock:
+            fresh = sorted({place for place in places if place not in self._coming})
+            for _, group in groupby(fresh, key=lambda place: place[0]):
+                some = list(group)
+                task = self._pool.submit(self._fetch, some)
+                for i, place in enumerate(some):
+                    self._coming[place] = _part(task, i)
+            while len(self._coming) > ADVISED_AT_MOST:
+                self._coming.popitem(last=False)
+
+    def _fetch(self, places: list[RowPlace]) -> list[Tensor]:
+        """Rows of sequences of one shard."""
+        shard, row_bytes = places[0][0], self.layout.row_bytes
+        some = [place for place in places if place[2]]
+        try:
+            buffers = self.files.read_ranges(
+                f"tokens/c/{shard}/0",
+                [start * row_bytes for _, start, _ in some],
+                [length * row_bytes for _, _, length in some],
+            )
+        except FileNotFoundError:
+            raise CacheDamagedError(
+                f"{self.files.place}/tokens/c/{shard}/0 is missing although it was committed. {REPAIR}"
+            ) from None
+        found = dict(zip(some, buffers, strict=True))
+        return [self._tensor(place, bytearray(found.get(place, b""))) for place in places]
+
+    def _tensor(self, place: RowPlace, data: bytearray) -> Tensor:
+        shard, _, length = place
+        if len(data) != length * self.layout.row_bytes:
+            raise CacheDamagedError(f"{self.files.place}/tokens/c/{shard}/0 is shorter than its record says. {REPAIR}")
+        dtype = getattr(torch, self.layout.spec.store_dtype)
+        if not data:
+            return torch.empty(0, self.layout.columns, dtype=dtype)
+        return torch.frombuffer(data, dtype=dtype).view(length, self.layout.columns)
+
+
+def _part(task: "Future[list[Tensor]]", i: int) -> "Future[Tensor]":
+    """The i-th result of a task that gives several."""
+    part: Future[Tensor] = Future()
+
+    def pass_on(done: "Future[list[Tensor]]") -> None:
+        if error := done.exception():
+            part.set_exception(error)
+        else:
+            part.set_result(done.result()[i])
+
+    task.add_done_callback(pass_on)
+    return part

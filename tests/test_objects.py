@@ -1,0 +1,188 @@
+import os
+import pickle
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("obstore", reason="the extra s3 is not installed")
+pytest.importorskip("moto", reason="moto, the local S3 server, is not installed")
+
+from fake_s3 import SECRET, s3_server
+from fakes import FakeEncoder, fake_spec
+
+from embedcache.build import build_cache
+from embedcache.care import collect_cache, verify_cache
+from embedcache.errors import CacheDamagedError, CacheError, InvalidSettingError
+from embedcache.info import describe_cache
+from embedcache.place import parse_place
+from embedcache.sequences import SequenceRecord
+from embedcache.store import EmbeddingStore, commit_task, create_store, list_stores, store_path, write_index
+from embedcache.store.files import Files, open_files
+from embedcache.store.layout import Array
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with s3_server("cache-tests") as url:
+        yield url
+
+
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, bucket: str) -> str:
+    """An empty place of each kind: what holds for one must hold for the other."""
+    return str(tmp_path / "store") if request.param == "local" else f"{bucket}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def files(place: str) -> Files:
+    found = open_files(place)
+    found.make_folders(["tokens/c", "commits"])
+    return found
+
+
+def sequences(lengths: list[int], width: int = 12) -> list[tuple[bytes, Array]]:
+    draw = np.random.default_rng(0)
+    return [(i.to_bytes(16, "big"), draw.standard_normal((n, width)).astype(np.float16)) for i, n in enumerate(lengths)]
+
+
+def test_a_name_is_created_once_whoever_tries(files: Files) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda i: files.create("commits/task", [b"attempt ", str(i).encode()]), range(64)))
+    assert sum(won) == 1 and files.read("commits/task") == f"attempt {won.index(True)}".encode()
+    assert files.names("commits") == ["task"]
+
+
+def test_a_shard_number_is_given_once(files: Files) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(lambda _: open_files(files.place).claim_shard(), range(24)))
+    assert sorted(numbers) == list(range(24))
+
+
+def test_files_are_listed_replaced_and_removed(files: Files) -> None:
+    files.replace("claims/tasks/t/0", [b"first"])
+    before = files.statuses("claims")["claims/tasks/t/0"]
+    files.replace("claims/tasks/t/0", [b"other"], lasting=False)
+    after = files.statuses("claims")["claims/tasks/t/0"]
+    assert (before.size, after.size) == (5, 5) and before.tag != after.tag
+    assert files.read("claims/tasks/t/0") == b"other" and files.exists("claims/tasks/t/0")
+    assert list(files.read_many(["claims/tasks/t/0"] * 3)) == [b"other"] * 3
+    files.remove(["claims/tasks/t/0", "claims/tasks/t/1"])
+    assert not files.exists("claims/tasks/t/0") and files.statuses("claims") == {}
+    with pytest.raises(FileNotFoundError):
+        files.read("claims/tasks/t/0")
+
+
+def test_a_store_reads_alike_from_both(place: str) -> None:
+    create_store(place, fake_spec(), shard_bytes=1 << 14)
+    written = sequences([300, 100, 0, 512, 1, 77])
+    assert commit_task(place, written[:4]) and not commit_task(place, written[:4])
+    assert commit_task(place, written[4:])
+    for merge in (False, True):
+        if merge:
+            write_index(place)
+        store = EmbeddingStore(place)
+        store.check_shards()
+        assert store.index_is_current == merge and store.damaged() == []
+        assert {key: store[key].tobytes() for key in store} == {key: rows.tobytes() for key, rows in written}
+        order = [5, -1, 0, 0, 3]
+        assert store.packed(order).offsets.tolist() == [0, 77, 77, 377, 677, 1189]
+        batches = [np.array([i, 5 - i]) for i in range(6)]
+        for batch, found in zip(batches, store.prefetch(batches), strict=True):
+            assert found.values.equal(store.packed(batch).values)
+        assert len(pickle.loads(pickle.dumps(store))) == 6
+
+
+def test_zarr_reads_a_store_in_an_object_store(bucket: str) -> None:
+    import zarr
+    from obstore.store import from_url
+    from zarr.storage import ObjectStore
+
+    place = f"{bucket}/zarr"
+    create_store(place, fake_spec(), shard_bytes=1 << 14)
+    written = sequences([300, 100])
+    commit_task(place, written)
+    write_index(place)
+    client = from_url(place, client_options={"allow_http": True})
+    array = zarr.open_array(ObjectStore(client, read_only=True), path="tokens", mode="r")
+    assert np.array_equal(array[:400], np.concatenate([rows for _, rows in written]))
+
+
+def test_a_build_in_an_object_store_equals_one_on_disk(bucket: str, tmp_path: Path) -> None:
+    cache, encoder = f"{bucket}/cache", FakeEncoder()
+    records = [SequenceRecord(str(n), "ACGT" * n, encoder.spec.modality) for n in range(1, 40)]
+    remote = store_path(cache, encoder.spec)
+    report = build_cache(records[:20], encoder, remote)
+    assert report.computed == 20 and build_cache(records, encoder, remote).computed == 19
+    assert build_cache(records, encoder, remote).computed == 0
+    build_cache(records, encoder, tmp_path / "s")
+    here, there = EmbeddingStore(tmp_path / "s"), EmbeddingStore(remote)
+    assert {key: here[key].tobytes() for key in here} == {key: there[key].tobytes() for key in there}
+    assert list(list_stores(cache)) == [remote] and describe_cache(cache)[0].sequences == 39
+    assert verify_cache(cache).stores[0].damages == ()
+    assert collect_cache(cache, 0)[0].shards == 0
+
+
+def test_damage_in_an_object_store_is_found_and_withdrawn(bucket: str) -> None:
+    cache = f"{bucket}/damaged"
+    root = store_path(cache, fake_spec())
+    create_store(root, fake_spec(), shard_bytes=1 << 14)
+    for one in sequences([10, 20, 30]):
+        commit_task(root, [one])
+    write_index(root)
+    files = open_files(root)
+    data = bytearray(files.read("tokens/c/1/0"))
+    data[7] ^= 1
+    files.replace("tokens/c/1/0", [data])
+    files.remove(["tokens/c/2/0"])
+    with pytest.raises(CacheDamagedError, match="missing"):
+        EmbeddingStore(root).packed([0, 1, 2])
+    with pytest.raises(CacheDamagedError, match="missing or cut"):
+        EmbeddingStore(root).check_shards()
+    check = verify_cache(cache, repair=True)
+    assert [len(damage.keys) for damage in check.stores[0].damages] == [1, 1] and check.repaired == 2
+    assert len(EmbeddingStore(root)) == 1 and EmbeddingStore(root).damaged() == []
+    assert collect_cache(cache, 0)[0].shards == 1 and open_files(root).claim_shard() == 3
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/x", "s3://", "s3://key:secret@bucket/x", "s3://b/x?secret=1"])
+def test_addresses_that_we_do_not_take_are_refused_without_their_secrets(address: str) -> None:
+    with pytest.raises(InvalidSettingError) as caught:
+        parse_place(address)
+    assert "secret" not in str(caught.value).replace("secrets", "").lower().replace("aws_secret_access_key", "")
+
+
+def test_no_credential_leaves_the_environment(bucket: str) -> None:
+    root = f"{bucket}/pickled"
+    create_store(root, fake_spec())
+    commit_task(root, sequences([3]))
+    store = EmbeddingStore(root)
+    store.packed([0])
+    for thing in (store, store.files):
+        assert SECRET.encode() not in pickle.dumps(thing) and SECRET not in repr(vars(thing))
+
+
+def test_a_server_that_does_not_answer_is_told_in_one_line(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("embedcache.store.objects.MOST_RETRIES", 0)
+    with pytest.raises(CacheError, match="did not answer") as caught:
+        EmbeddingStore(f"{bucket}/nowhere")
+    assert "\n" not in str(caught.value) and SECRET not in str(caught.value)
+
+
+def test_a_forked_process_says_that_it_needs_spawn(bucket: str) -> None:
+    root = f"{bucket}/forked"
+    create_store(root, fake_spec())
+    files = open_files(root)
+    files.exists("zarr.json")
+    child = os.fork()
+    if not child:
+        try:
+            files.exists("zarr.json")
+        except CacheError as error:
+            os._exit(7 if "spawn" in str(error) else 8)
+        os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
