@@ -69,7 +69,7 @@ def compare(directory: Path, width: int, lengths: np.ndarray, n_batches: int) ->
         readers[ours](batch), readers["memory map"](batch)  # all pages of both are in memory, and mapped
     seconds = time_readers(readers, batches)
     rate = sum(int(lengths[batch].sum()) for batch in batches) * width * 2 / sum(seconds[ours])
-    print(f"{len(lengths)} sequences of width {width}, float16, {lengths.sum() * width * 2 / 1e6:,.0f} MB; {BATCH} a batch")
+    print(f"{len(lengths)} sequences of width {width}, {lengths.sum() * width * 2 / 1e6:,.0f} MB; {BATCH} a batch")
     results = [Result(f"warm batches, width {width}: this store, GB/s", rate / 1e9)]
     for name, (bar, moonshot) in BARS.items():
         ratios = [theirs / own for theirs, own in zip(seconds[name], seconds[ours], strict=True)]
