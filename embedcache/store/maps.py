@@ -24,7 +24,7 @@ class MappedShards:
 
     def __init__(self, root: Path, layout: Layout) -> None:
         self.root, self.layout = root, layout
-        self._maps: dict[int, tuple[Tensor, mmap.mmap]] = {}
+        self._maps: dict[int, tuple[Tensor, int, mmap.mmap]] = {}
         self._lock = threading.Lock()
         _allow_many_files()
 
@@ -32,10 +32,10 @@ class MappedShards:
         """Rows (tokens, columns) of each (shard, start, length), without a copy."""
         views = []
         for shard, start, length in places:
-            rows = (self._maps.get(shard) or self._map(shard))[0]
-            if start + length > len(rows):
+            rows, n_rows, _ = self._maps.get(shard) or self._map(shard)
+            if (end := start + length) > n_rows:
                 raise CacheDamagedError(f"{self._path(shard)} is shorter than its record says. {REPAIR}")
-            views.append(rows[start : start + length])
+            views.append(rows[start:end])
         return views
 
     def advise(self, places: Iterable[tuple[int, int, int]]) -> None:
@@ -44,21 +44,21 @@ class MappedShards:
         for shard, start, length in places:
             first, size = start * row_bytes, length * row_bytes
             before = first % mmap.PAGESIZE
-            mapped = (self._maps.get(shard) or self._map(shard))[1]
+            mapped = (self._maps.get(shard) or self._map(shard))[2]
             mapped.madvise(mmap.MADV_WILLNEED, first - before, max(size + before, 1))
 
     def _path(self, number: int) -> Path:
         return self.root / "tokens" / "c" / str(number) / "0"
 
-    def _map(self, number: int) -> tuple[Tensor, mmap.mmap]:
+    def _map(self, number: int) -> tuple[Tensor, int, mmap.mmap]:
         with self._lock:
             if number not in self._maps:
                 self._maps[number] = _map_shard(self._path(number), self.layout)
             return self._maps[number]
 
 
-def _map_shard(path: Path, layout: Layout) -> tuple[Tensor, mmap.mmap]:
-    """Rows (n, columns) of a shard and its map, after its index was found to be that of plain C-order rows."""
+def _map_shard(path: Path, layout: Layout) -> tuple[Tensor, int, mmap.mmap]:
+    """Rows (n, columns) of a shard, n, and its map, after its index was found to be that of plain C-order rows."""
     n_inner = layout.shard_rows // INNER_ROWS
     index_bytes = layout.index_bytes
     try:
@@ -75,10 +75,11 @@ def _map_shard(path: Path, layout: Layout) -> tuple[Tensor, mmap.mmap]:
     sized = len(mapped) == used * layout.inner_bytes + index_bytes
     if crc32c(index) != int.from_bytes(mapped[-4:], "little") or not plain or not sized:
         raise CacheDamagedError(f"{path} is damaged, or another program wrote it. {REPAIR}")
-    rows: NDArray[Any] = np.frombuffer(mapped, layout.stored, used * INNER_ROWS * layout.columns)
+    numbers: NDArray[Any] = np.frombuffer(mapped, layout.stored, used * INNER_ROWS * layout.columns)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch has no read-only tensors and says so
-        return torch.from_numpy(rows.reshape(-1, layout.columns)).view(getattr(torch, layout.spec.store_dtype)), mapped
+        rows = torch.from_numpy(numbers.reshape(-1, layout.columns)).view(getattr(torch, layout.spec.store_dtype))
+    return rows, len(rows), mapped
 
 
 def _allow_many_files() -> None:
