@@ -8,6 +8,7 @@ import typer
 
 from embedcache.encoders.spec import ComputeDtype, StoreDtype
 from embedcache.encoders.tokens import Crop
+from embedcache.exchange.commands import export_command, import_command
 from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption
 from embedcache.prepare.commands import app as prepare_app
 from embedcache.sequences import Modality
@@ -169,3 +170,7 @@ def gc(
 
     found = collect_cache(cache, older_than_hours)
     print(json.dumps([one.to_json() for one in found], indent=1) if as_json else "\n".join(map(str, found)))
+
+
+app.command("export")(export_command)
+app.command("import")(import_command)

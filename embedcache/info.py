@@ -23,6 +23,8 @@ class StoreInfo:
     encoder: str
     is_random: bool
     """The weights were drawn, not trained."""
+    is_imported: bool
+    """Another tool computed the embeddings."""
     width: int
     dtype: str
     sequences: int
@@ -66,6 +68,7 @@ def _describe(path: Place) -> StoreInfo:
         modality=spec.modality,
         encoder=spec.name,
         is_random=spec.is_random,
+        is_imported=spec.is_imported,
         width=spec.width,
         dtype=spec.store_dtype,
         sequences=len(store),
@@ -88,7 +91,7 @@ def format_cache(stores: list[StoreInfo]) -> str:
         (
             store.modality,
             store.encoder,
-            "random" if store.is_random else "pretrained",
+            _weights(store),
             str(store.width),
             store.dtype,
             f"{store.sequences:,}",
@@ -101,6 +104,13 @@ def format_cache(stores: list[StoreInfo]) -> str:
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _weights(store: StoreInfo) -> str:
+    """Where the numbers come from; what an imported store claims was never checked."""
+    if store.is_imported:
+        return "random, imported" if store.is_random else "imported"
+    return "random" if store.is_random else "pretrained"
 
 
 def format_bytes(n: float) -> str:

@@ -93,7 +93,12 @@ class EncoderSpec:
     @property
     def is_random(self) -> bool:
         """True if the weights were drawn, not trained; shown wherever results appear."""
-        return self.weights.startswith("seed:")
+        return self.weights.startswith("seed:") or self.model_id == "random"
+
+    @property
+    def is_imported(self) -> bool:
+        """True if another tool computed the embeddings: nobody could check that they are what the spec says."""
+        return self.adapter.startswith("imported/")
 
     @property
     def digest(self) -> str:

@@ -1,0 +1,159 @@
+"""``embedcache export`` and ``embedcache import``. Each translates its options and calls one public function."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from embedcache.encoders.spec import ComputeDtype
+from embedcache.encoders.tokens import Crop
+from embedcache.errors import InvalidSettingError, UnknownNameError
+from embedcache.exchange.formats import ExportDtype, FormatName, Names
+from embedcache.options import CacheOption, DatasetOption, JsonOption, parse_by_modality
+from embedcache.sequences import MODALITIES, Modality
+
+__all__ = ["export_command", "import_command"]
+
+FormatOption = Annotated[
+    FormatName,
+    typer.Option(
+        help="biotrainer: one HDF5 file. bio-embeddings: its directory of two HDF5 files and a CSV. esm-pt: fair-esm's "
+        "directory of .pt files. h5ad: AnnData, pooled. parquet: a table.",
+        show_default=False,
+    ),
+]
+
+
+def export_command(
+    format: FormatOption,  # noqa: A002 - the name of the option
+    modality: Annotated[
+        str,
+        typer.Option(
+            metavar="dna|rna|protein", help="Which sequences; h5ad takes several: dna,rna.", show_default=False
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="File or directory to make. It must not exist.", show_default=False)],
+    encoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Encoder or store, see `embedcache info`; rna=NAME for one of several modalities."
+        ),
+    ] = None,
+    dataset: DatasetOption = Path("dataset"),
+    cache: CacheOption = "cache",
+    pooled: Annotated[
+        bool, typer.Option("--pooled", help="One vector a sequence, the mean of its tokens, and no tokens.")
+    ] = False,
+    names: Annotated[
+        Names | None,
+        typer.Option(
+            help="HDF5: name a data set by a hash of the sequence, equal ones once, or by ID. Default: sequence."
+        ),
+    ] = None,
+    dtype: Annotated[
+        ExportDtype | None,
+        typer.Option(help="Number format. Default: float32; tokens in Parquet as the store keeps them."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the embeddings of a dataset in the format of another tool."""
+    from embedcache.exchange.export import export_embeddings
+
+    modalities = [_modality(name) for name in modality.split(",")]
+    report = export_embeddings(
+        format=format,
+        modalities=modalities,
+        output=output,
+        dataset=dataset,
+        cache=cache,
+        encoders=_encoders(modalities, encoder or []),
+        pooled=pooled,
+        names=names,
+        dtype=dtype,
+    )
+    print(json.dumps(report.to_json(), indent=1) if as_json else report)
+
+
+def _modality(name: str) -> Modality:
+    for modality in MODALITIES:
+        if name.strip() == modality:
+            return modality
+    raise UnknownNameError("modality", name.strip(), MODALITIES)
+
+
+def _encoders(modalities: Sequence[Modality], values: Sequence[str]) -> dict[Modality, str]:
+    """Encoder of each modality; one modality alone needs no ``rna=``."""
+    if len(modalities) == 1 and len(values) == 1 and "=" not in values[0]:
+        return {modalities[0]: values[0]}
+    found = parse_by_modality("--encoder", values)
+    if unasked := [name for name in found if name not in modalities]:
+        raise InvalidSettingError(f"--encoder {unasked[0]}=... is given without --modality {unasked[0]}. Add it.")
+    return found
+
+
+def import_command(
+    format: FormatOption,  # noqa: A002
+    modality: Annotated[Modality, typer.Option(help="Of the sequences.", show_default=False)],
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="Encoder that made them, taken on your word: see `embedcache encoders`. Another name with --tokens.",
+            show_default=False,
+        ),
+    ],
+    input: Annotated[Path, typer.Option(help="File or directory to read.", show_default=False)],  # noqa: A002
+    dataset: DatasetOption = Path("dataset"),
+    fasta: Annotated[
+        Path | None, typer.Option(help="Sequences the embeddings were made from, in place of the dataset.")
+    ] = None,
+    cache: CacheOption = "cache",
+    pooled: Annotated[bool, typer.Option("--pooled", help="Take the means where the input holds tokens, too.")] = False,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="WORDS", help="Where they come from, such as program and version. Other words: another store."
+        ),
+    ] = "",
+    layer: Annotated[int | None, typer.Option(help="Layer: 1 is the first, -1 the last. Default: the last.")] = None,
+    dtype: Annotated[
+        ComputeDtype | None, typer.Option(help="Precision they were computed in. Default: float32.")
+    ] = None,
+    crop: Annotated[
+        Crop | None, typer.Option(help="Part that was kept of longer input. Default: the encoder's.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=0, help="Limit it was cut to; 0 for none.")] = None,
+    tokens: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help="Tokens of an encoder that is not listed: letter, nt-6mer, bins-N."),
+    ] = None,
+    store_dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"] | None, typer.Option(help="Precision on disk. Default: the input's.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a store of embeddings that another tool computed. They are checked against their sequences."""
+    from embedcache.exchange.claim import Claim
+    from embedcache.exchange.importing import import_embeddings
+
+    report = import_embeddings(
+        format=format,
+        modality=modality,
+        claim=Claim(
+            encoder=encoder,
+            tokens=tokens,
+            source=source,
+            layer=layer,
+            dtype=dtype,
+            crop=crop,
+            max_tokens=max_tokens,
+            store_dtype=store_dtype,
+        ),
+        input=input,
+        cache=cache,
+        dataset=dataset,
+        fasta=fasta,
+        pooled=pooled,
+    )
+    print(json.dumps(report.to_json(), indent=1) if as_json else report)
