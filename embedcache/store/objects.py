@@ -110,7 +110,7 @@ class ObjectFiles:
         """None: an object appears whole or not at all."""
         return {}
 
-    def create(self, name: str, parts: Iterable[Any]) -> bool:
+    def create(self, name: str, parts: Iterable[Any], *, lasting: bool = True, after: Iterable[str] = ()) -> bool:
         """See ``Files``. False may also mean that our own write was made and its answer lost."""
         from obstore.exceptions import AlreadyExistsError
 

@@ -1,4 +1,4 @@
-"""Writing a store: claim a number, write and flush the shard, flush its directories, create the record.
+"""Writing a store: claim a number, write the shard, flush it and its directories, create the record.
 
 Readers follow records only, so a killed writer leaves nothing that they can see, and of two writers of one
 task the second leaves an orphan. Leases save work; nothing here depends on them.
@@ -6,7 +6,8 @@ task the second leaves an orphan. Leases save work; nothing here depends on them
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ def commit_task(
             is_young = _young()
             entries = _write_shards(files, layout, sequences)
             if is_young():
-                return files.create(f"commits/{task}", encode_record(task, entries, extra))
+                shards = [_shard_name(number) for number in np.unique(entries["shard"]).tolist()]
+                return files.create(f"commits/{task}", encode_record(task, entries, extra), after=shards)
     except OSError as error:
         raise CacheError(
             f"{root}: writing {len(sequences)} sequences failed: {error.strerror or error}. "
@@ -82,17 +84,30 @@ def _young() -> Callable[[], bool]:
 
 
 def _write_shards(files: Files, layout: Layout, sequences: Sequence[tuple[bytes, Array]]) -> Array:
-    """Entries of the record, after all their shards are on the disk."""
+    """Entries of the record, after all their shards were written; they are flushed together with the record."""
     entries = np.zeros(len(sequences), ENTRY)
-    first = start = 0
-    for i, (key, rows) in enumerate(sequences):
-        if start + len(rows) > layout.shard_rows:
-            entries["shard"][first:i] = _write_shard(files, layout, [rows for _, rows in sequences[first:i]])
-            first, start = i, 0
-        entries[i] = (*np.frombuffer(key, ">u8"), 0, start, len(rows), crc32c(rows))
-        start += len(rows)
-    entries["shard"][first:] = _write_shard(files, layout, [rows for _, rows in sequences[first:]])
+    entries["high"], entries["low"] = np.frombuffer(b"".join(key for key, _ in sequences), ">u8").reshape(-1, 2).T
+    with ThreadPoolExecutor(1) as disk:
+        for part in _cut_shards([len(rows) for _, rows in sequences], layout.shard_rows):
+            arrays, here = [rows for _, rows in sequences[part]], entries[part]
+            number = disk.submit(_write_shard, files, layout, arrays)
+            here["length"] = [len(rows) for rows in arrays]
+            here["start"] = np.cumsum(here["length"]) - here["length"]
+            here["crc"] = [crc32c(rows) for rows in arrays]  # meanwhile
+            here["shard"] = number.result()
     return entries
+
+
+def _cut_shards(lengths: Sequence[int], shard_rows: int) -> Iterator[slice]:
+    """Which sequences share a shard: as many as fit, in their order; none of no sequences."""
+    first = rows = 0
+    for i, length in enumerate(lengths):
+        if rows + length > shard_rows:
+            yield slice(first, i)
+            first, rows = i, 0
+        rows += length
+    if lengths:
+        yield slice(first, len(lengths))
 
 
 def _check_rows(layout: Layout, rows: Array) -> None:
@@ -109,7 +124,7 @@ def _check_rows(layout: Layout, rows: Array) -> None:
 
 
 def _write_shard(files: Files, layout: Layout, arrays: Sequence[Array]) -> int:
-    """Write one shard under a number that nobody else has, flushed to disk; returns the number."""
+    """Write one shard under a number that nobody else has; returns the number."""
     n_bytes = sum(array.nbytes for array in arrays)
     n_inner = -(-n_bytes // layout.inner_bytes)
     index = np.full((layout.shard_rows // INNER_ROWS, 2), EMPTY_CHUNK, "<u8")
@@ -122,8 +137,13 @@ def _write_shard(files: Files, layout: Layout, arrays: Sequence[Array]) -> int:
         crc32c(index).to_bytes(4, "little"),
     ]
     number = files.claim_shard()
-    if not files.create(f"tokens/c/{number}/0", [*data, *tail]):
+    # not flushed yet, and seen all the same: nobody follows it before there is a record
+    if not files.create(_shard_name(number), [*data, *tail], lasting=False):
         raise CacheError(
             f"shard {number} of {files.place} exists, although it was claimed for this attempt. Run it again."
         )
     return number
+
+
+def _shard_name(number: int) -> str:
+    return f"tokens/c/{number}/0"
