@@ -1,59 +1,70 @@
-"""Run an encoder once over every distinct sequence that its store lacks."""
+"""Run an encoder once over every distinct sequence that its stores lack."""
 
-import math
+import hashlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from embedcache.batching import cut_by_tokens
-from embedcache.encoders.spec import Encoder, EncoderSpec
-from embedcache.errors import CacheError, EmbedCacheError
+from embedcache.embedding import Embedder
+from embedcache.encoders.spec import Encoder
+from embedcache.errors import CacheError
 from embedcache.info import format_bytes
 from embedcache.interrupt import stop_requests
 from embedcache.place import Place, parse_place
 from embedcache.plan import Plan, make_plan
+from embedcache.products import Product
 from embedcache.progress import Progress
 from embedcache.sequences import SequenceRecord
 from embedcache.store.files import open_files
 from embedcache.store.index import write_index
-from embedcache.store.layout import SHARD_BYTES, Array, Layout, create_store
+from embedcache.store.layout import SHARD_BYTES, create_store
+from embedcache.store.leases import TTL_SECONDS, Leases
+from embedcache.store.quarantine import Poisoned, read_quarantine, release
 from embedcache.store.read import EmbeddingStore
-from embedcache.store.write import commit_task
+from embedcache.store.tasks import Task, settle_tasks
+from embedcache.work import Worker, committed_everywhere
 
-__all__ = ["BuildReport", "build_cache"]
+__all__ = ["BuildReport", "build_cache", "build_products"]
+
+MOST_TASK_TOKENS = 1 << 20
+"""Also where all rows are pooled and a shard could hold far more: what a killed worker loses at most."""
+TASKS_A_WORKER = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
     """What a build found and did."""
 
-    store: Place
+    stores: tuple[Place, ...]
     distinct: int
     """Distinct sequences among the records."""
     repeated: int
     """Records that share their sequence with an earlier one."""
     computed: int
-    """Sequences embedded now; the other distinct ones were in the store."""
+    """Sequences embedded now by this process; the others were in the stores, or other workers embedded them."""
     tokens: int
-    """Tokens embedded now."""
+    """Tokens embedded now by this process."""
     cropped: int
-    """Sequences embedded now that the crop rule shortened."""
+    """Sequences missing before that the crop rule shortened."""
+    skipped: tuple[Poisoned, ...]
+    """Sequences that cannot be embedded, found now or before."""
     seconds: float
+
+    @property
+    def store(self) -> Place:
+        """The first store."""
+        return self.stores[0]
 
     def __str__(self) -> str:
         rate = f", {self.tokens / self.seconds:,.0f} tokens a second" if self.computed else ""
+        there = self.distinct - self.computed - len(self.skipped)
+        skipped = f", {len(self.skipped):,} cannot be embedded" if self.skipped else ""
         return (
             f"{self.computed:,} of {self.distinct:,} distinct sequences embedded ({self.tokens:,} tokens) in "
-            f"{self.seconds:.1f} s{rate}; {self.distinct - self.computed:,} were there, {self.repeated:,} records "
-            f"repeat another's sequence, {self.cropped:,} were cropped.\n{self.store}"
+            f"{self.seconds:.1f} s{rate}; {there:,} were there{skipped}, {self.repeated:,} records "
+            f"repeat another's sequence, {self.cropped:,} were cropped.\n" + "\n".join(map(str, self.stores))
         )
 
 
@@ -65,117 +76,145 @@ def build_cache(
     tokens_per_batch: int = 2048,
     shard_bytes: int = SHARD_BYTES,
 ) -> BuildReport:
-    """Embed what the store lacks; a second call with the same records computes nothing.
+    """Embed what a store lacks; a second call with the same records computes nothing.
 
-    A killed build loses the shard in flight. Ctrl-C and SIGTERM lose nothing: what was finished is
-    committed before ``StoppedError`` is raised.
+    A killed build loses the tasks in flight. Ctrl-C and SIGTERM lose nothing: what was finished is
+    committed before ``StoppedError`` is raised. Several processes may build one store at once: they share the work.
 
     Args:
         records: Normalised sequences of the encoder's modality, in any order, repeated or not.
         encoder: The network and its spec.
-        store: Directory of the store, made if it is not there.
+        store: Place of the store, a directory or ``s3://bucket/path``, made if it is not there.
         tokens_per_batch: Tokens of one call of the encoder; more use more memory, and on a CPU no less time.
         shard_bytes: Size of a shard, used when the store is made.
+
+    Returns:
+        What was done. ``skipped`` names sequences that the encoder cannot embed.
 
     Raises:
         CacheMismatchError: The store was built with another spec.
         CacheError: The disk is too small, full or read-only.
         StoppedError: A signal asked to stop.
     """
+    product = Product(encoder.spec, parse_place(store))
+    return build_products(records, encoder, [product], tokens_per_batch=tokens_per_batch, shard_bytes=shard_bytes)
+
+
+def build_products(
+    records: Iterable[SequenceRecord],
+    encoder: Encoder,
+    products: Sequence[Product],
+    *,
+    tokens_per_batch: int = 2048,
+    shard_bytes: int = SHARD_BYTES,
+    workers: int = 1,
+    retry: bool = False,
+    ttl: float = TTL_SECONDS,
+) -> BuildReport:
+    """Embed what several stores lack, in one pass for all of them; see ``build_cache``.
+
+    Args:
+        records: As in ``build_cache``.
+        encoder: Gives every layer that a product wants.
+        products: At least one store. Their specs differ in layer, pooling and stored precision only. The first also
+            holds what workers agree on.
+        tokens_per_batch: As in ``build_cache``.
+        shard_bytes: As in ``build_cache``.
+        workers: How many processes are expected to share this work; more make smaller tasks.
+        retry: Try sequences again that were given up before.
+        ttl: Seconds after which a worker without heartbeat counts as dead.
+    """
     if tokens_per_batch < 1:
         raise CacheError(f"tokens per batch is {tokens_per_batch}, expected at least 1. Raise --tokens-per-batch.")
-    started, store, spec = time.monotonic(), parse_place(store), encoder.spec
-    present = EmbeddingStore(store) if open_files(store).exists("zarr.json") else None
-    if present is not None:
-        present.check_shards()
-    with make_plan(records, spec, present) as plan:
-        layout = create_store(store, spec, longest=max(plan.lengths, default=0), shard_bytes=shard_bytes)
-        _check_room(plan, layout, store)
-        _embed_all(plan, encoder, layout, store, tokens_per_batch)
+    started, files = time.monotonic(), products[0].files
+    for product in products:
+        if open_files(product.root).exists("zarr.json"):
+            product.present = EmbeddingStore(product.root)
+            product.present.check_shards()
+    given_up = read_quarantine(files)
+    if retry:
+        release(files, given_up)
+        given_up = {}
+    worker = None
+    with make_plan(records, encoder.spec, [product.present for product in products], given_up) as plan:
+        for product in products:
+            longest = product.n_rows(max(plan.lengths, default=0))
+            limit = product.n_rows(encoder.spec.max_tokens if encoder.spec.crop != "windows" else 0)
+            product.layout = create_store(
+                product.root, product.spec, longest=max(longest, limit), shard_bytes=shard_bytes
+            )
+            _check_room(plan, product)
+        if plan.keys:
+            tasks = _settle(plan, products, workers)
+            embedder = Embedder(encoder, products, tokens_per_batch)
+            worker = _work(plan, tasks, embedder, ttl)
+        for product in products:
+            write_index(product.root)
+        skipped = read_quarantine(files) if plan.given_up else {}
     return BuildReport(
-        store=store,
+        stores=tuple(product.root for product in products),
         distinct=plan.distinct,
         repeated=plan.repeated,
-        computed=len(plan.keys),
-        tokens=plan.total_tokens,
+        computed=worker.computed if worker else 0,
+        tokens=worker.tokens if worker else 0,
         cropped=plan.cropped,
+        skipped=tuple(skipped[key] for key in plan.given_up if key in skipped),
         seconds=time.monotonic() - started,
     )
 
 
-def _embed_all(plan: Plan, encoder: Encoder, layout: Layout, store: Place, tokens_per_batch: int) -> None:
-    """Embed task after task, while a thread writes the task before."""
-    title = f"{encoder.spec.modality} {encoder.spec.name}"
-    with stop_requests() as stop, Progress(plan.total_tokens, "tok", title) as progress, _writer(store) as write:
-        n_tokens = plan.n_tokens
-        for task in plan.tasks(layout.shard_rows):
-            done: list[tuple[bytes, Array]] = []
-            for batch in cut_by_tokens(task, n_tokens, tokens_per_batch):
-                if not stop:
-                    done += _embed(plan, batch, encoder)
-                    progress.update(sum(plan.lengths[i] for i in batch))
-            if done:
-                write(done)
-    stop.check(
-        f"Stopped after {progress.done:,} of {progress.total:,} tokens; what was finished is in {store}. "
-        "Run the same command to go on."
+def _settle(plan: Plan, products: Sequence[Product], workers: int) -> list[Task]:
+    """The open tasks of this work, as all its workers know them."""
+    names = plan.work + "".join(sorted(product.spec.digest for product in products))
+    work = hashlib.blake2b(names.encode(), digest_size=16).hexdigest()
+    budget = _task_tokens(plan, products, workers)
+    known = set.intersection(*(set(product.present.tasks if product.present else ()) for product in products))
+    return settle_tasks(
+        products[0].files,
+        work,
+        set(plan.keys),
+        lambda keys: plan.tasks(keys, budget),
+        known=known,
+        committed=lambda: committed_everywhere(products),
     )
 
 
-@contextmanager
-def _writer(store: Place) -> Iterator[Any]:
-    """A function that commits sequences in a thread, one task at a time; the index is merged at the end."""
-    pending: list[Future[bool]] = []
-
-    def write(sequences: list[tuple[bytes, Array]]) -> None:
-        if pending:
-            pending.pop().result()  # at most one task waits, and a full disk is told at once
-        pending.append(pool.submit(commit_task, store, sequences))
-
-    with ThreadPoolExecutor(1) as pool:
-        yield write
-        for future in pending:
-            future.result()
-    write_index(store)
-
-
-def _embed(plan: Plan, batch: NDArray[np.int64], encoder: Encoder) -> Iterator[tuple[bytes, Array]]:
-    """Key and rows in the stored dtype of each sequence of a batch."""
-    arrays = encoder.encode([plan.sequence(int(i)) for i in batch])
-    if len(arrays) != len(batch):
-        raise EmbedCacheError(f"encoder {encoder.spec.name} returned {len(arrays)} arrays for {len(batch)} sequences.")
-    for i, array in zip(batch.tolist(), arrays, strict=True):
-        expected = (plan.lengths[i], encoder.spec.width)
-        if array.shape != expected:
-            raise EmbedCacheError(
-                f"encoder {encoder.spec.name} returned rows {array.shape} for a sequence of {expected[0]} tokens, "
-                f"expected {expected}: special tokens dropped, nothing cut. Mend the encoder."
-            )
-        yield plan.keys[i], to_stored(array, encoder.spec)
+def _work(plan: Plan, tasks: Sequence[Task], embedder: Embedder, ttl: float) -> Worker:
+    """Take part in the work until it is done."""
+    products, spec = embedder.products, embedder.encoder.spec
+    with (
+        stop_requests() as stop,
+        Progress(plan.total_tokens, "tok", f"{spec.modality} {spec.name}") as progress,
+        Leases(products[0].files, ttl) as leases,
+    ):
+        worker = Worker(plan, products, tasks, leases, stop, progress, poll_seconds=min(1.0, ttl / 4))
+        worker.run(embedder)
+    if stop:
+        for product in products:
+            write_index(product.root)
+    stop.check(
+        f"Stopped after {progress.done:,} of {progress.total:,} tokens; what was finished is in "
+        f"{products[0].root}. Run the same command to go on."
+    )
+    return worker
 
 
-def to_stored(rows: NDArray[np.float32], spec: EncoderSpec) -> Array:
-    """Rows in the numbers of the store, rounded to nearest; bfloat16 as its 16 bits.
-
-    Raises:
-        CacheError: A value is not finite, or too large for the stored type.
-    """
-    import torch
-
-    values = torch.from_numpy(np.ascontiguousarray(rows)).to(getattr(torch, spec.store_dtype))
-    # the sum, without a copy, is finite if all values are; only where it is not, each one is looked at
-    if not math.isfinite(values.sum(dtype=torch.float32)) and not bool(torch.isfinite(values).all()):
-        largest = float(np.abs(rows).max(initial=0, where=~np.isnan(rows)))
-        raise CacheError(
-            f"an embedding of {spec.name} is not finite as {spec.store_dtype} (largest value {largest:.4g}). "
-            "Use --store-dtype bfloat16 or float32; if it is not finite there, the weights are damaged."
-        )
-    return (values.view(torch.uint16) if spec.store_dtype == "bfloat16" else values).numpy()
+def _task_tokens(plan: Plan, products: Sequence[Product], workers: int) -> int:
+    """Tokens of a task: those of one shard, fewer where several workers share little work."""
+    assert all(product.layout is not None for product in products)
+    shards = [p.layout.shard_rows for p in products if p.layout is not None and p.spec.pooling == "none"]
+    most = min([MOST_TASK_TOKENS, *shards])
+    if workers == 1:
+        return most
+    return max(1, min(most, -(-plan.total_tokens // (workers * TASKS_A_WORKER))))
 
 
-def _check_room(plan: Plan, layout: Layout, store: Place) -> None:
+def _check_room(plan: Plan, product: Product) -> None:
     """Refuse before any work what could not be written after it."""
-    longest, size_bytes = max(plan.lengths, default=0), plan.total_tokens * layout.row_bytes
+    layout, store = product.layout, product.root
+    assert layout is not None
+    rows = [product.n_rows(length) for length in plan.lengths]
+    longest, size_bytes = max(rows, default=0), sum(rows) * layout.row_bytes
     if longest > layout.shard_rows:
         raise CacheError(
             f"a sequence of {longest} tokens does not fit the shards of {store}, which were fixed at "

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -30,6 +31,12 @@ class StopFlag:
 
     def __bool__(self) -> bool:
         return self.signal_number != 0
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but not past a request to stop."""
+        until = time.monotonic() + seconds
+        while not self and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
 
     def check(self, message: str) -> None:
         """Raise ``StoppedError`` with this message if a stop was asked for."""

@@ -1,11 +1,12 @@
-"""What a build has to do: the distinct sequences that a store lacks, with their letters at hand.
+"""What a build has to do: the distinct sequences that its stores lack, with their letters at hand.
 
-The letters wait in a temporary file, so that memory grows by about a hundred bytes a sequence and not with
+The letters wait in a temporary file, so that memory grows by about two hundred bytes a sequence and not with
 its length.
 """
 
+import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,10 +28,12 @@ RECORDS_AT_A_TIME = 4096
 
 @dataclass(slots=True)
 class Plan:
-    """The sequences to embed, after the crop; sequence i has ``keys[i]`` and ``n_tokens[i]``."""
+    """The sequences to embed, after the crop; sequence i has ``keys[i]``, ``ids[i]`` and ``lengths[i]``."""
 
     _letters: IO[bytes]
     keys: list[bytes] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    """Of the first record that has the sequence."""
     lengths: list[int] = field(default_factory=list)
     """Tokens of each sequence."""
     distinct: int = 0
@@ -38,6 +41,10 @@ class Plan:
     repeated: int = 0
     """Records whose sequence had come before."""
     cropped: int = 0
+    work: str = ""
+    """Digest of all distinct sequences: what the records ask for, embedded before or not."""
+    given_up: dict[bytes, str] = field(default_factory=dict)
+    """Sequences not planned because no encoder pass survives them, by key, with the ID."""
     _ends: list[int] = field(default_factory=lambda: [0])
 
     @property
@@ -50,9 +57,10 @@ class Plan:
         """Tokens of all sequences."""
         return sum(self.lengths)
 
-    def add(self, key: bytes, sequence: str, n_tokens: int) -> None:
+    def add(self, key: bytes, record_id: str, sequence: str, n_tokens: int) -> None:
         """Take in one sequence."""
         self.keys.append(key)
+        self.ids.append(record_id)
         self.lengths.append(n_tokens)
         self._letters.write(sequence.encode("ascii"))
         self._ends.append(self._ends[-1] + len(sequence))
@@ -62,22 +70,28 @@ class Plan:
         self._letters.seek(self._ends[i])
         return self._letters.read(self._ends[i + 1] - self._ends[i]).decode("ascii")
 
-    def tasks(self, tokens_a_task: int) -> list[NDArray[np.int64]]:
-        """Indices of the sequences of each task, longest first."""
-        n_tokens = self.n_tokens
-        return list(cut_by_tokens(by_length(n_tokens, self.keys), n_tokens, tokens_a_task))
+    def tasks(self, keys: Collection[bytes], tokens_a_task: int) -> list[list[bytes]]:
+        """Some of the sequences cut into tasks of about as many tokens each, longest first."""
+        chosen = [i for i, key in enumerate(self.keys) if key in keys]
+        order = by_length(self.n_tokens[chosen], [self.keys[i] for i in chosen])
+        cuts = cut_by_tokens(order, self.n_tokens[chosen], tokens_a_task)
+        return [[self.keys[chosen[i]] for i in cut.tolist()] for cut in cuts]
 
 
 @contextmanager
 def make_plan(
-    records: Iterable[SequenceRecord], spec: EncoderSpec, store: EmbeddingStore | None = None
+    records: Iterable[SequenceRecord],
+    spec: EncoderSpec,
+    stores: Sequence[EmbeddingStore | None] = (None,),
+    given_up: Collection[bytes] = (),
 ) -> Iterator[Plan]:
     """Find out which sequences are still to embed; the plan can give their letters within the ``with`` block.
 
     Args:
         records: Sequences of the spec's modality; streamed, never held together.
         spec: Its crop rule applies and its token rule counts.
-        store: What is there already; None plans everything.
+        stores: What is there already; a sequence that one of them lacks is planned. None lacks all.
+        given_up: Keys that are not planned.
 
     Raises:
         InvalidSequenceError: A sequence is over the encoder's limit and no crop was chosen.
@@ -87,10 +101,15 @@ def make_plan(
         plan, seen, stream = Plan(letters), set[bytes](), iter(records)
         while some := list(islice(stream, RECORDS_AT_A_TIME)):
             fresh = list(_unseen(some, spec, seen, plan))
-            absent = store.find([key for key, _ in fresh]) < 0 if store is not None else np.ones(len(fresh), bool)
-            for (key, record), is_absent in zip(fresh, absent, strict=True):
-                if is_absent:
+            absent = np.zeros(len(fresh), bool)
+            for store in stores:
+                absent |= store.find([key for key, _ in fresh]) < 0 if store is not None else True
+            for (key, record), is_absent in zip(fresh, absent.tolist(), strict=True):
+                if is_absent and key in given_up:
+                    plan.given_up[key] = record.id
+                elif is_absent:
                     _add(plan, spec, key, record)
+        plan.work = hashlib.blake2b(b"".join(sorted(seen)), digest_size=16).hexdigest()
         yield plan
 
 
@@ -118,4 +137,4 @@ def _add(plan: Plan, spec: EncoderSpec, key: bytes, record: SequenceRecord) -> N
     except InvalidSequenceError as error:
         raise InvalidSequenceError(f"{record.modality} sequence of {record.id!r}: {error}") from None
     plan.cropped += len(kept) < len(record.sequence)
-    plan.add(key, kept, spec.n_tokens(kept))
+    plan.add(key, record.id, kept, spec.n_tokens(kept))

@@ -6,6 +6,7 @@ that "behind" is a comparison of names and never of times. It may be missing, ol
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = ["Record", "committed_tasks", "encode_record", "load_entries", "read_r
 
 Record = tuple[Array, Mapping[str, Any]]
 """Entries of a commit, dtype ENTRY, and its header."""
+HEADER_SUM = b', "header_crc32c": '
+FIRST_FIELDS = {"version", "task", "sequences", "crc32c"}
 
 
 def committed_tasks(files: Files) -> list[str]:
@@ -36,7 +39,8 @@ def committed_tasks(files: Files) -> list[str]:
 def encode_record(task: str, entries: Array, extra: Mapping[str, Any] | None = None) -> list[bytes]:
     """Bytes of a commit record; ``extra`` goes into its header."""
     header = {"version": 1, "task": task, "sequences": len(entries), "crc32c": crc32c(entries), **(extra or {})}
-    return [json.dumps(header).encode() + b"\n", entries.tobytes()]
+    text = json.dumps(header).encode().removesuffix(b"}")
+    return [text, HEADER_SUM, b"%d}\n" % crc32c(text), entries.tobytes()]
 
 
 def read_record(files: Files, task: str) -> Record:
@@ -47,28 +51,35 @@ def read_record(files: Files, task: str) -> Record:
         CacheError: A newer version of isoheads wrote it.
     """
     try:
-        return _parse_record(files.place, task, files.read(f"commits/{task}"))
+        data = files.read(f"commits/{task}")
     except OSError as error:
         raise _damaged(files.place, task, str(error)) from error
+    body, header = _parse_record(files.place, task, data)
+    return np.frombuffer(bytearray(body), ENTRY), header
 
 
-def read_records(files: Files, tasks: list[str]) -> list[Array]:
-    """Entries of several commits; errors as in ``read_record``."""
-    found = list[Array]()
+def read_records(files: Files, tasks: list[str]) -> Array:
+    """Entries of several commits, one after the other; errors as in ``read_record``."""
+    bodies = list[bytes]()
     try:
         for task, data in zip(tasks, files.read_many(f"commits/{task}" for task in tasks), strict=True):
-            found.append(_parse_record(files.place, task, data)[0])
+            bodies.append(_parse_record(files.place, task, data)[0])
     except OSError as error:
-        raise _damaged(files.place, tasks[len(found)], str(error)) from error
-    return found
+        raise _damaged(files.place, tasks[len(bodies)], str(error)) from error
+    # joined as bytes: numpy would take longer to compare the types of so many pieces than to read them
+    return np.frombuffer(b"".join(bodies), ENTRY)
 
 
-def _parse_record(root: Place, task: str, data: bytes) -> Record:
+def _parse_record(root: Place, task: str, data: bytes) -> tuple[bytes, Mapping[str, Any]]:
+    """Bytes of the entries, and the header."""
+    head, _, body = data.partition(b"\n")
     try:
-        head, _, body = data.partition(b"\n")
         header = json.loads(head)
-        version, checksum, count = header["version"], header["crc32c"], header["sequences"]
-        entries, is_newer = np.frombuffer(bytearray(body), ENTRY), version > FORMAT_VERSION
+        version, is_newer = header["version"], header["version"] > FORMAT_VERSION
+        right = header["task"], header["sequences"] * ENTRY.itemsize, header["crc32c"]
+        text, _, header_sum = head.rpartition(HEADER_SUM)
+        # the first records had four fields and no sum over them
+        is_whole = header.keys() == FIRST_FIELDS or header_sum == b"%d}" % crc32c(text)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(root, task, str(error)) from error
     if is_newer:
@@ -76,9 +87,9 @@ def _parse_record(root: Place, task: str, data: bytes) -> Record:
             f"{root / 'commits' / task} has version {version}, this isoheads reads up to {FORMAT_VERSION}. "
             "Update isoheads."
         )
-    if count != len(entries) or crc32c(entries) != checksum:
+    if not is_whole or right != (task, len(body), crc32c(body)):
         raise _damaged(root, task, "its checksum does not match")
-    return entries, header
+    return body, header
 
 
 def _damaged(root: Place, task: str, reason: str) -> CacheDamagedError:
@@ -89,32 +100,54 @@ def load_entries(files: Files) -> tuple[Array, list[str], bool]:
     """Entries of all commits sorted by key, the names of their tasks, and whether ``index.npy`` was up to date."""
     tasks = committed_tasks(files)
     entries, merged = _read_index(files)
-    if merged == set(tasks):
+    if merged == tasks:
         return entries, tasks, True
-    if not merged <= set(tasks):  # a record was withdrawn: start over
-        entries, merged = np.zeros(0, ENTRY), set()
-    fresh = read_records(files, [task for task in tasks if task not in merged])
-    entries = np.concatenate([entries, *fresh])
+    known = set(merged)
+    if not known <= set(tasks):  # a record was withdrawn: start over
+        entries, known = np.zeros(0, ENTRY), set()
+    fresh = read_records(files, [task for task in tasks if task not in known])
+    return _sorted_by_key(np.concatenate([entries, fresh])), tasks, False
+
+
+def _sorted_by_key(entries: Array) -> Array:
+    """Entries in the order of their keys; of several with one key, the one in the lowest shard."""
+    entries = entries[np.argsort(entries["high"])]
+    if not (entries["high"][1:] == entries["high"][:-1]).any():
+        return entries
+    # two tasks hold one key, or half of two keys is equal; sorting by all columns takes much longer
     entries = entries[np.lexsort((entries["shard"], entries["low"], entries["high"]))]
-    first = np.ones(len(entries), bool)  # two tasks may hold one key, then the lower shard counts
+    first = np.ones(len(entries), bool)
     first[1:] = (entries["high"][1:] != entries["high"][:-1]) | (entries["low"][1:] != entries["low"][:-1])
-    return entries[first], tasks, False
+    return entries[first]
 
 
-def _read_index(files: Files) -> tuple[Array, set[str]]:
+def _read_index(files: Files) -> tuple[Array, list[str]]:
     """What ``write_index`` saved; nothing if there is no file or it is not ours, for the records know all."""
     try:
-        file = io.BytesIO(files.read("index.npy"))
-        entries, tasks, checksum = np.load(file), np.load(file), np.load(file)
+        data = files.read("index.npy")
+        entries, end = _array_at(data, 0)
+        tasks, end = _array_at(data, end)
+        checksum, _ = _array_at(data, end)
     except (FileNotFoundError, ValueError, EOFError, SyntaxError):
-        return np.zeros(0, ENTRY), set()
+        return np.zeros(0, ENTRY), []
     except OSError as error:
         raise CacheDamagedError(
             f"{files.place / 'index.npy'} cannot be read: {error.strerror}. Delete it; it is made again."
         ) from error
     if entries.dtype != ENTRY or crc32c(entries) != checksum:
-        return np.zeros(0, ENTRY), set()
-    return entries, set(tasks.tolist())
+        return np.zeros(0, ENTRY), []
+    return entries, tasks.tolist()
+
+
+def _array_at(data: bytes, start: int) -> tuple[Array, int]:
+    """The array that ``numpy.save`` wrote at ``start``, and its end; ``numpy.load`` would copy it twice."""
+    file = io.BytesIO(data)
+    file.seek(start)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("another version of npy")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    array = np.frombuffer(data, dtype, math.prod(shape), file.tell()).reshape(shape)
+    return array, file.tell() + array.nbytes
 
 
 def write_index(root: str | Place) -> None:

@@ -1,0 +1,233 @@
+"""Running an encoder over the sequences of a task: batches, memory that runs out, sequences that cannot be embedded."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embedcache.encoders.spec import Encoder, LayeredEncoder
+from embedcache.errors import EmbedCacheError, InvalidSettingError
+from embedcache.plan import Plan
+from embedcache.products import Product
+from embedcache.store.layout import Array
+from embedcache.store.quarantine import Poisoned
+
+__all__ = ["Embedded", "Embedder"]
+
+log = logging.getLogger(__name__)
+
+FAILURES = (
+    EmbedCacheError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    AssertionError,
+    AttributeError,
+    MemoryError,
+)
+"""What an encoder may raise about a sequence. Whether it is the sequence's fault is then tried, never assumed."""
+CONTROL = {"protein": "MKTAYIAKQR", "rna": "ACGTACGTAACCGGTTACGTACGA", "dna": "ACGTACGTAACCGGTTACGTACGA"}
+Rows = dict[int, list[NDArray[np.float32]]]
+
+
+def _nobody(plan: Plan, index: int, reason: Poisoned) -> None:
+    raise EmbedCacheError(f"{plan.ids[index]} cannot be embedded: {reason.reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """One sequence, as each product stores it."""
+
+    index: int
+    """In the plan."""
+    stored: list[Array]
+    """In the order of the products."""
+
+
+@dataclass(slots=True)
+class Embedder:
+    """Embeds sequences of a plan for all products in one pass each.
+
+    A batch that does not fit the memory is halved and the budget with it. A batch that fails otherwise is run one by
+    one; a sequence that fails alone is given up, unless the encoder fails on an ordinary sequence as well.
+
+    Attributes:
+        encoder: The network.
+        products: What is made of its rows; their layers and poolings may differ, all else is as in its spec.
+        tokens_per_batch: Budget of one call; it falls when memory runs out.
+        give_up: Called with the index of a sequence that cannot be embedded; set by the worker.
+        alone: True runs each sequence in a call of its own.
+    """
+
+    encoder: Encoder
+    products: Sequence[Product]
+    tokens_per_batch: int
+    give_up: Callable[[Plan, int, Poisoned], None] = _nobody
+    alone: bool = False
+    _works: bool = False
+    _layers: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._layers = sorted({product.spec.layer for product in self.products})
+        if self._layers != [self.encoder.spec.layer] and not isinstance(self.encoder, LayeredEncoder):
+            raise InvalidSettingError(f"Encoder {self.encoder.spec.name} gives one layer a pass. Ask for one layer.")
+
+    def embed(self, plan: Plan, indices: Sequence[int], before: Callable[[Sequence[int]], bool]) -> Iterator[Embedded]:
+        """Embed sequences of a plan, in their order, fewer if ``before`` says so.
+
+        Args:
+            plan: Gives letters and lengths.
+            indices: Which sequences.
+            before: Called before each batch with its sequences; False ends the work.
+        """
+        waiting, begun = list(indices), None
+        while waiting:
+            batch = self._next_batch(plan, waiting)
+            if not before(batch):
+                break
+            del waiting[: len(batch)]
+            coming = None if self.alone else self._begin(plan, batch)
+            if begun is not None:
+                yield from self._finish(plan, *begun)
+                begun = None
+            if coming is None:
+                yield from self._finish(plan, batch)
+            else:
+                begun = batch, coming
+        if begun is not None:
+            yield from self._finish(plan, *begun)
+
+    def _next_batch(self, plan: Plan, waiting: Sequence[int]) -> list[int]:
+        batch, used = [waiting[0]], plan.lengths[waiting[0]]
+        for i in waiting[1:]:
+            used += plan.lengths[i]
+            if self.alone or used > self.tokens_per_batch:
+                break
+            batch.append(i)
+        return batch
+
+    def _begin(self, plan: Plan, batch: Sequence[int]) -> Any:
+        """Start a pass that an encoder runs beside us, on a GPU; None if it is run when its rows are wanted."""
+        start = getattr(self.encoder, "start", None)
+        if start is None or self._layers != [self.encoder.spec.layer]:
+            return None
+        try:
+            return start([plan.sequence(i) for i in batch])
+        except FAILURES as error:
+            _raise_if_lost(error)
+            return None  # it fails again where it is handled
+
+    def _finish(self, plan: Plan, batch: Sequence[int], coming: Any = None) -> Iterator[Embedded]:
+        try:
+            rows = self._rows([plan.sequence(i) for i in batch], [plan.lengths[i] for i in batch], coming)
+            done = self._stored(batch, rows)
+        except FAILURES as error:
+            _raise_if_lost(error)
+            yield from self._one_by_one(plan, batch, error)
+            return
+        self._works = True
+        yield from done
+
+    def _one_by_one(self, plan: Plan, batch: Sequence[int], error: Exception) -> Iterator[Embedded]:
+        if len(batch) == 1:
+            if not self._works and not self._control_works():
+                raise error
+            index = batch[0]
+            log.warning("%s cannot be embedded and is skipped: %s", plan.ids[index], error)
+            self.give_up(plan, index, Poisoned(plan.ids[index], _describe(error)))
+            return
+        if is_out_of_memory(error):
+            tokens = sum(plan.lengths[i] for i in batch)
+            self.tokens_per_batch = max(1, min(self.tokens_per_batch, tokens) // 2)
+            log.warning("a batch of %d tokens does not fit the memory: from now on %d", tokens, self.tokens_per_batch)
+            _empty_cache()
+            half = len(batch) // 2
+            pieces = [batch[:half], batch[half:]]
+        else:
+            pieces = [[i] for i in batch]
+        for piece in pieces:
+            yield from self._finish(plan, piece)
+
+    def _control_works(self) -> bool:
+        """Whether the encoder embeds an ordinary sequence, so that a failure was the fault of another one."""
+        sequence = CONTROL[self.encoder.spec.modality]
+        try:
+            rows = self._rows([sequence], [self.encoder.spec.n_tokens(sequence)])
+            for product in self.products:
+                product.stored(rows[product.spec.layer][0])
+        except FAILURES as error:
+            _raise_if_lost(error)
+            return False
+        self._works = True
+        return True
+
+    def _rows(self, sequences: Sequence[str], lengths: Sequence[int], coming: Any = None) -> Rows:
+        """Rows of each sequence by layer, checked."""
+        encoder, own = self.encoder, self.encoder.spec.layer
+        if coming is not None:
+            rows: Rows = {own: coming.result()}
+        elif self._layers == [own]:
+            rows = {own: encoder.encode(sequences)}
+        else:
+            assert isinstance(encoder, LayeredEncoder)
+            rows = encoder.encode_layers(sequences, self._layers)
+        for arrays in rows.values():
+            self._check(arrays, lengths)
+        return rows
+
+    def _check(self, arrays: Sequence[NDArray[np.float32]], lengths: Sequence[int]) -> None:
+        name, width = self.encoder.spec.name, self.encoder.spec.width
+        if len(arrays) != len(lengths):
+            raise EmbedCacheError(f"encoder {name} returned {len(arrays)} arrays for {len(lengths)} sequences.")
+        for array, n_tokens in zip(arrays, lengths, strict=True):
+            if array.shape != (n_tokens, width):
+                raise EmbedCacheError(
+                    f"encoder {name} returned rows {array.shape} for a sequence of {n_tokens} tokens, expected "
+                    f"{(n_tokens, width)}: special tokens dropped, nothing cut. Mend the encoder."
+                )
+
+    def _stored(self, batch: Sequence[int], rows: Rows) -> list[Embedded]:
+        for product in self.products:
+            product.settle(rows[product.spec.layer])
+        return [
+            Embedded(index, [product.stored(rows[product.spec.layer][k]) for product in self.products])
+            for k, index in enumerate(batch)
+        ]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an encoder ran out of memory, on a GPU or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
+
+
+def _raise_if_lost(error: Exception) -> None:
+    """After a failed kernel a GPU answers nothing but errors: the process must end, or every sequence looks bad."""
+    lost = getattr(torch, "AcceleratorError", ())
+    if (lost and isinstance(error, lost)) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
+        raise error
+
+
+def _describe(error: Exception) -> str:
+    """One line of an error, and where it was raised if it is not one of ours."""
+    text = " ".join(str(error).split())[:500]
+    if isinstance(error, EmbedCacheError):
+        return text
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f" ({trace.tb_frame.f_code.co_name}, line {trace.tb_lineno})" if trace else ""
+    return f"{type(error).__name__}: {text}{where}"
+
+
+def _empty_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

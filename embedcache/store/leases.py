@@ -1,0 +1,186 @@
+"""Leases: who embeds which task. They keep two workers from the same work and carry no correctness.
+
+``claims/tasks/<task>-<n>`` is attempt n at a task: created once, written again as a heartbeat, removed when the task
+is committed or handed back. A lease whose tag stands still for ``ttl`` seconds of the watcher's own clock belongs to a
+dead worker, as does one whose process is seen to be gone from this machine. It stays, so that the next attempt knows
+that one died, and on which sequence if it had said so.
+"""
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from embedcache.errors import CacheError
+from embedcache.store.files import Files, FileStatus
+
+__all__ = ["TTL_SECONDS", "Attempt", "Leases"]
+
+FOLDER = "claims/tasks"
+TTL_SECONDS = 60.0
+STALLED_SECONDS = 900.0
+"""A worker whose batches have not moved for so long, a hung GPU call for one, stops its heartbeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a task."""
+
+    task: str
+    number: int
+    deaths: int
+    """Earlier attempts whose worker died."""
+    died_alone: Mapping[str, int]
+    """By key of a sequence: workers that died while they embedded nothing else."""
+
+    @property
+    def name(self) -> str:
+        """File of the lease."""
+        return f"{FOLDER}/{self.task}-{self.number}"
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What a watcher knows of a lease since its tag last changed."""
+
+    tag: str
+    since: float
+    body: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Leases:
+    """The leases of one worker, and its view of those of others. A context manager: its heartbeat runs within.
+
+    Attributes:
+        files: Of the store.
+        ttl: Seconds after which a lease without heartbeat is dead.
+    """
+
+    files: Files
+    ttl: float = TTL_SECONDS
+    _held: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _over: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _moved: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> "Leases":
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        assert self._thread is not None
+        self._thread.join()
+
+    def survey(self, tasks: Iterable[str]) -> tuple[list[Attempt], bool]:
+        """Next attempts at the tasks that nobody works on, in their order, and whether others hold some."""
+        found: dict[str, dict[int, FileStatus]] = {}
+        for name, status in self.files.statuses(FOLDER).items():
+            task, _, number = name.removeprefix(f"{FOLDER}/").rpartition("-")
+            if number.isdigit():
+                found.setdefault(task, {})[int(number)] = status
+        free, others = [], False
+        for task in tasks:
+            attempts = found.get(task, {})
+            names = [f"{FOLDER}/{task}-{number}" for number in attempts]
+            dead = [self._is_dead(name, status.tag) for name, status in zip(names, attempts.values(), strict=True)]
+            if all(dead):
+                marks = Counter(str(mark) for name in names if (mark := self._seen[name].body.get("alone")))
+                free.append(Attempt(task, max(attempts, default=-1) + 1, len(attempts), marks))
+            else:
+                others = others or not any(name in self._held for name in names)
+        return free, others
+
+    def _is_dead(self, name: str, tag: str) -> bool:
+        if name in self._held:
+            return False
+        seen, now = self._seen.get(name), time.monotonic()
+        if seen is None or seen.tag != tag:
+            seen = self._seen[name] = _Seen(tag, now, self._read(name))
+        return now - seen.since > self.ttl or _is_gone(seen.body)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            body = json.loads(self.files.read(name))
+        except (FileNotFoundError, ValueError):  # removed meanwhile, or torn by a power cut
+            return {}
+        return body if isinstance(body, dict) else {}
+
+    def acquire(self, attempt: Attempt) -> bool:
+        """Begin an attempt. False if another worker was first."""
+        body = {**_PROCESS, "alone": ""}
+        with self._lock:
+            if not self.files.create(attempt.name, [json.dumps(body).encode()]):
+                return False
+            self._held[attempt.name] = body
+            self._moved = time.monotonic()
+        return True
+
+    def mark(self, attempt: Attempt, key: str) -> None:
+        """Say that this sequence, and no other, is being embedded: if the worker dies now, it is the suspect."""
+        with self._lock:
+            self._held[attempt.name]["alone"] = key
+            self.files.replace(attempt.name, [json.dumps(self._held[attempt.name]).encode()], lasting=False)
+
+    def moved(self) -> None:
+        """Say that the work goes on; without it the heartbeat stops after a while."""
+        self._moved = time.monotonic()
+
+    def hand_back(self, attempt: Attempt) -> None:
+        """End an attempt that did not finish: no failure, another may begin."""
+        self._drop([attempt.name], attempt.name)
+
+    def finish(self, attempt: Attempt) -> None:
+        """End an attempt whose task is committed, and forget those before it."""
+        self._drop([f"{FOLDER}/{attempt.task}-{number}" for number in range(attempt.number + 1)], attempt.name)
+
+    def _drop(self, names: Iterable[str], held: str) -> None:
+        with self._lock:  # no heartbeat may write a lease again that was removed
+            self._held.pop(held, None)
+            self.files.remove(names)
+
+    def _beat(self) -> None:
+        while not self._over.wait(self.ttl / 4):
+            if time.monotonic() - self._moved > STALLED_SECONDS:
+                continue
+            with self._lock:
+                for name, body in self._held.items():
+                    try:
+                        self.files.replace(name, [json.dumps({**body, "beat": time.time()}).encode()], lasting=False)
+                    except (OSError, CacheError):  # the lease may die: work is done twice, and nothing worse
+                        break
+
+
+def _identity(pid: int) -> dict[str, Any]:
+    """What tells a process from all others of this machine, now and before; nothing where /proc does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = str(Path("/proc/self/ns/pid").readlink())
+        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return {}
+    return {"machine": f"{boot} {namespace}", "pid": pid, "start": start}
+
+
+def _is_gone(body: Mapping[str, Any]) -> bool:
+    """True if a process of this machine held the lease and is no more."""
+    here = _identity(os.getpid())
+    if not here or body.get("machine") != here["machine"] or not isinstance(body.get("pid"), int):
+        return False
+    return _identity(body["pid"]).get("start") != body.get("start")
+
+
+_PROCESS: dict[str, Any] = _identity(os.getpid())
+os.register_at_fork(after_in_child=lambda: _PROCESS.update(_identity(os.getpid())))
