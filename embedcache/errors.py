@@ -29,8 +29,26 @@ __all__ = [
 ]
 
 
+_MOST_LETTERS = 2000
+
+
 class EmbedCacheError(Exception):
-    """Root of all errors that a user can cause and mend."""
+    """Root of all errors that a user can cause and mend; its text is always one printable line.
+
+    Names of files and cells of damaged tables stand in messages: line ends and bytes that a terminal would obey are
+    written as escapes, and the middle of a very long text is left out.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_one_line(message))
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        text = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    if len(text) > _MOST_LETTERS:
+        text = f"{text[: _MOST_LETTERS // 2 - 5]} ... {text[-_MOST_LETTERS // 2 :]}"
+    return text
 
 
 class InvalidSequenceError(EmbedCacheError, ValueError):

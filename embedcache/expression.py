@@ -6,7 +6,6 @@ so memory holds the result (transcripts x tissues) and one line.
 
 import codecs
 import gzip
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from embedcache.errors import InvalidInputError, UnknownNameError
-from embedcache.sequences import open_text
-from embedcache.tables import NOT_MEASURED, TargetTable, read_table
+from embedcache.tables import MOST_TPM, NOT_MEASURED, TargetTable, read_names, read_table
+from embedcache.text import DAMAGED_GZIP, control_character, open_text
 
 __all__ = ["parse_numbers", "read_gct", "read_sample_tissues"]
 
@@ -33,12 +32,11 @@ def read_sample_tissues(path: Path, tissue_column: str) -> dict[str, str]:
     for column in ("SAMPID", tissue_column):
         if column not in table.columns:
             raise UnknownNameError(f"column of {path}:", column, map(str, table.columns))
-    twice = table["SAMPID"][table["SAMPID"].duplicated()]
-    if len(twice):
-        raise InvalidInputError(f"{path}: sample {twice.iloc[0]!r} comes twice. Give each sample one row.")
-    tissues = [str(name).strip() for name in table[tissue_column].fillna("")]
-    known = ["" if name in NOT_MEASURED else name for name in tissues]
-    return dict(zip(table["SAMPID"].tolist(), known, strict=True))
+    samples = read_names(path, table, "SAMPID")
+    if twice := [name for name, n in Counter(samples).items() if n > 1]:
+        raise InvalidInputError(f"{path}: sample {twice[0]!r} comes twice. Give each sample one row.")
+    tissues = [name.strip() for name in read_names(path, table, tissue_column)]
+    return dict(zip(samples, ["" if name in NOT_MEASURED else name for name in tissues], strict=True))
 
 
 def read_gct(path: Path, samples: Path, tissue_column: str = "SMTSD") -> TargetTable:
@@ -67,7 +65,7 @@ def read_gct(path: Path, samples: Path, tissue_column: str = "SMTSD") -> TargetT
             raise InvalidInputError(
                 f"{path}, line {number}: {found} fields instead of {n_fields}. Copy or download the file again."
             )
-        identifier = _text(path, number, fields[0])
+        identifier = _text(path, number, fields[0] + b"\t" + fields[1]).partition("\t")[0]
         if not identifier:
             raise InvalidInputError(f"{path}, line {number}: no transcript ID. Give every row its ID.")
         if (first := ids.setdefault(identifier, number)) != number:
@@ -97,9 +95,9 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             for number, line in enumerate(file, start=1):
                 if number == 1:
                     line = line.removeprefix(codecs.BOM_UTF8)  # noqa: PLW2901
-                if stripped := line.rstrip(b"\r\n"):
-                    yield number, stripped
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                if text := line.removesuffix(b"\r\n").removesuffix(b"\n"):
+                    yield number, text
+        except DAMAGED_GZIP as error:
             raise InvalidInputError(
                 f"{path} is cut or damaged after line {number}: {error}. Copy or download it again."
             ) from error
@@ -120,6 +118,8 @@ def _gct_header(path: Path, lines: Iterator[tuple[int, bytes]]) -> tuple[int | N
         raise InvalidInputError(
             f"{path}, line {number}: no sample columns. Give a GCT file: two columns of names, then one a sample."
         )
+    if "" in names:
+        raise InvalidInputError(f"{path}: sample column {names.index('') + 1} has no name. Give each sample its name.")
     if n_samples not in (None, len(names)):
         raise InvalidInputError(
             f"{path}: {len(names)} sample columns, the header announces {n_samples}. Give a GCT file: two columns of "
@@ -133,13 +133,14 @@ def _gct_header(path: Path, lines: Iterator[tuple[int, bytes]]) -> tuple[int | N
 
 def _gct_sizes(path: Path, version: bytes, lines: Iterator[tuple[int, bytes]]) -> tuple[int, int]:
     """Rows and samples that the second line announces."""
-    if version.startswith(b"#1.3"):
-        raise InvalidInputError(f"{path} is GCT of version #1.3. Write it as version #1.2, without metadata.")
+    if version.rstrip(b" \t") != b"#1.2":
+        found = version[:20].decode("utf-8", "replace")
+        raise InvalidInputError(f"{path} begins with {found!r}. Write it as GCT of version #1.2, without metadata.")
     number, sizes = next(lines, (0, b""))
     if not sizes:
         raise InvalidInputError(f"{path} ends within its header. Give a GCT file.")
     words = sizes.split()
-    if len(words) < 2 or not (words[0].isdigit() and words[1].isdigit()):
+    if len(words) != 2 or not all(word.isdigit() and len(word) < 16 for word in words):
         raise InvalidInputError(
             f"{path}, line {number}: {sizes[:40].decode('utf-8', 'replace')!r} instead of the numbers of rows and "
             "samples. Give a GCT file."
@@ -149,9 +150,12 @@ def _gct_sizes(path: Path, version: bytes, lines: Iterator[tuple[int, bytes]]) -
 
 def _text(path: Path, number: int, field: bytes) -> str:
     try:
-        return field.decode()
+        text = field.decode()
     except UnicodeDecodeError:
         raise InvalidInputError(f"{path}, line {number}: text is not UTF-8. Save the file as UTF-8.") from None
+    if wrong := control_character(text):
+        raise InvalidInputError(f"{path}, line {number}: {wrong!r} is no text. Remove it, or copy the file again.")
+    return text
 
 
 def _groups(
@@ -183,7 +187,7 @@ def parse_numbers(text: bytes) -> NDArray[np.float64]:
     offsets[0], offsets[1:-1], offsets[-1] = 0, tabs + 1, len(text)
     # Each field still ends with its tab, which the trimming removes.
     fields = pa.StringArray.from_buffers(len(tabs) + 1, pa.py_buffer(offsets), pa.py_buffer(text))
-    numbers: NDArray[np.float64] = pc.cast(pc.ascii_trim_whitespace(fields), pa.float64()).to_numpy()
+    numbers: NDArray[np.float64] = pc.cast(pc.ascii_trim(fields, "\t"), pa.float64()).to_numpy()
     return numbers
 
 
@@ -192,16 +196,16 @@ def _tpm_row(path: Path, number: int, text: bytes, names: Sequence[str]) -> NDAr
         row = parse_numbers(text)
     except pa.ArrowInvalid:
         row = None
-    if row is not None and row.min() >= 0 and row.max() < np.inf:  # NaN fails the first comparison
+    if row is not None and row.min() >= 0 and row.max() <= MOST_TPM:  # NaN fails the first comparison
         return row
     for name, field in zip(names, text.split(b"\t"), strict=True):
         try:
-            good = 0 <= parse_numbers(field)[0] < np.inf
+            good = 0 <= parse_numbers(field)[0] <= MOST_TPM
         except pa.ArrowInvalid:
             good = False
         if not good:
             raise InvalidInputError(
                 f"{path}, line {number}, sample {name!r}: {field.decode('utf-8', 'replace')!r} is no TPM. "
-                "Expected a number from 0 on."
+                "Expected a number from 0 to a million, without spaces."
             )
     raise AssertionError("a row that is bad as a whole has a bad field")

@@ -5,16 +5,20 @@ import gzip
 import mmap
 import shutil
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from embedcache.errors import InvalidInputError, InvalidSequenceError
-from embedcache.sequences import normalise, open_text
+from embedcache.sequences import normalise, read_header
+from embedcache.text import DAMAGED_GZIP, open_text
 
 __all__ = ["Genome", "open_genome", "reverse_complement", "window_bounds"]
 
+_PIECE = 16 << 20  # bytes of a contig that are looked at together
 _COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 
 
@@ -32,31 +36,30 @@ def window_bounds(tss: int, strand: str, length: int) -> tuple[int, int]:
     return start, start + length
 
 
+class _Contig(NamedTuple):
+    """Where the letters of a contig lie in the file."""
+
+    length: int
+    offset: int
+    letters: int
+    """In a line."""
+    line_bytes: int
+    """With the line end."""
+
+
 class Genome:
-    """Contigs of an indexed, uncompressed FASTA file, mapped into memory and read piece by piece."""
+    """Contigs of an uncompressed FASTA file, mapped into memory and read piece by piece."""
 
-    def __init__(self, source: Path, plain: Path, index: Path) -> None:
-        """Index ``plain``, an uncompressed copy of ``source`` or itself; the index goes to ``index``."""
-        from pyfaidx import Faidx, FastaIndexingError
-
+    def __init__(self, source: Path, plain: Path) -> None:
+        """Index ``plain``, an uncompressed copy of ``source`` or itself."""
         self.path = source
-        try:
-            faidx = Faidx(str(plain), indexname=str(index))
-        except FastaIndexingError as error:
-            raise InvalidInputError(
-                f"{source} cannot be indexed: {str(error).splitlines()[0]} "
-                "Give FASTA with the lines of a record wrapped at one width."
-            ) from error
-        except UnicodeDecodeError as error:
-            raise InvalidInputError(f"{source} has text that is not UTF-8. Save its headers as UTF-8.") from error
-        except ValueError as error:
-            raise InvalidInputError(f"{source}: {str(error).splitlines()[0]}. Give each contig its own ID.") from error
-        self._index = faidx.index
-        faidx.close()
-        if not self._index:
-            raise InvalidInputError(f"{source} has no contig. Expected FASTA: a line >ID, then letters.")
         self._file = plain.open("rb")
         self._bytes = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            self._index = dict(_index(source, self._bytes))
+        except InvalidInputError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Release the mapped file."""
@@ -66,25 +69,25 @@ class Genome:
     @property
     def contigs(self) -> dict[str, int]:
         """Length in bp of each contig."""
-        return {name: int(record.rlen) for name, record in self._index.items()}
+        return {name: contig.length for name, contig in self._index.items()}
 
     def __contains__(self, contig: object) -> bool:
         return contig in self._index
 
     def length(self, contig: str) -> int:
         """Length of a contig in bp."""
-        return int(self._index[contig].rlen)
+        return self._index[contig].length
 
     def fetch(self, contig: str, start: int, end: int) -> str:
         """Bases of the forward strand, 0-based and half-open, inside the contig; normalised."""
-        record = self._index[contig]
-        assert 0 <= start <= end <= record.rlen
+        length, offset, per_line, line_bytes = self._index[contig]
+        assert 0 <= start <= end <= length
         if start == end:
             return ""
-        per_line, line_bytes = record.lenc, record.lenb
-        first = record.offset + start // per_line * line_bytes + start % per_line
-        last = record.offset + (end - 1) // per_line * line_bytes + (end - 1) % per_line
+        first = offset + start // per_line * line_bytes + start % per_line
+        last = offset + (end - 1) // per_line * line_bytes + (end - 1) % per_line
         letters = self._bytes[first : last + 1].translate(None, b"\r\n").decode("ascii", "replace")
+        assert len(letters) == end - start
         try:
             return normalise(letters, "dna")
         except InvalidSequenceError as error:
@@ -100,6 +103,52 @@ class Genome:
         return forward if strand == "+" else reverse_complement(forward)
 
 
+def _index(path: Path, data: mmap.mmap) -> Iterator[tuple[str, _Contig]]:
+    """Name and place of each contig; the lines of a contig are all of one length, the last may be shorter."""
+    seen: set[str] = set()
+    at = next((i for i in range(len(data)) if data[i : i + 1] not in (b"\r", b"\n")), len(data))
+    if data[at : at + 1] != b">":
+        found = data[at : at + 20].decode("utf-8", "replace")
+        raise InvalidInputError(f"{path} begins with {found!r}. Expected FASTA: a line >ID, then letters.")
+    while at < len(data):
+        end = data.find(b"\n", at) % (len(data) + 1)  # -1 is the end of the file
+        header = data[at:end].decode("utf-8", "surrogateescape").removesuffix("\r")
+        name = read_header(f"{path}, record {len(seen) + 1}", header)
+        if name in seen:
+            raise InvalidInputError(f"{path}: contig {name!r} comes twice. Give each contig its own ID.")
+        seen.add(name)
+        at = data.find(b"\n>", end) + 1 or len(data)
+        yield name, _measure(f"{path}, contig {name!r}", data, min(end + 1, len(data)), at)
+
+
+def _measure(where: str, data: mmap.mmap, start: int, stop: int) -> _Contig:
+    """Check the lines of one contig, which lie from ``start`` to ``stop``."""
+    after = stop
+    while stop > start and data[stop - 1] in b"\r\n":  # the last line end, and empty lines behind it
+        stop -= 1
+    if stop == start:
+        raise InvalidInputError(f"{where} has no letters. Give it letters, or drop the record.")
+    end = data.find(b"\n", start, stop)
+    has_cr = end > start and data[end - 1] in b"\r"
+    line_bytes = end + 1 - start if end >= 0 else stop - start + 1
+    letters = line_bytes - 1 - has_cr
+    n_lines, rest = divmod(stop - start, line_bytes)
+    is_even = letters > 0 and 0 < rest <= letters and b"\r" not in data[stop:after].replace(b"\r\n", b"")
+    piece = max(_PIECE // line_bytes, 1) * line_bytes
+    for at in range(start, stop, piece) if is_even else ():
+        found = np.frombuffer(data[at : min(at + piece, stop)], np.uint8)  # a copy: a map in use cannot be closed
+        ends = found[line_bytes - 1 :: line_bytes]
+        n_cr = len(ends) if has_cr else 0
+        is_even &= bool((ends == 10).all()) and int((found == 10).sum()) == len(ends)
+        is_even &= not has_cr or bool((found[line_bytes - 2 :: line_bytes][: len(ends)] == 13).all())
+        is_even &= int((found == 13).sum()) == n_cr
+    if not is_even:
+        raise InvalidInputError(
+            f"{where} has lines of several lengths or line ends. Give FASTA that is wrapped at one width."
+        )
+    return _Contig(n_lines * letters + rest, start, letters, line_bytes)
+
+
 @contextmanager
 def open_genome(path: Path, scratch: Path | None = None) -> Iterator[Genome]:
     """Open a genome FASTA, plain or gzip-compressed.
@@ -111,7 +160,7 @@ def open_genome(path: Path, scratch: Path | None = None) -> Iterator[Genome]:
         InvalidInputError: The file is missing, damaged, empty or unevenly wrapped, or a contig comes twice.
     """
     path = Path(path)
-    open_text(path).close()
+    open_text(path).close()  # refuses what is no text
     with tempfile.TemporaryDirectory(prefix=".genome-", dir=scratch) as folder:
         with path.open("rb") as file:
             start = file.read(len(codecs.BOM_UTF8))
@@ -120,7 +169,7 @@ def open_genome(path: Path, scratch: Path | None = None) -> Iterator[Genome]:
             plain = Path(folder) / "genome.fa"
             _unpack(path, plain)
         _check_start(path, plain)
-        genome = Genome(path, plain, Path(folder) / "genome.fai")
+        genome = Genome(path, plain)
         try:
             yield genome
         finally:
@@ -132,7 +181,7 @@ def _check_start(path: Path, plain: Path) -> None:
         start = file.read(1 << 16)
     if not start:
         raise InvalidInputError(f"{path} is empty. Expected FASTA: a line >ID, then letters.")
-    if b"\r" in start.removesuffix(b"\r").replace(b"\r\n", b"\n"):  # the index would take the file for one line
+    if b"\r" in start and b"\n" not in start:
         raise InvalidInputError(f"{path} has the line ends of old Macs (CR). Write LF: tr '\\r' '\\n'.")
 
 
@@ -145,5 +194,5 @@ def _unpack(path: Path, plain: Path) -> None:
             start = source.read(len(codecs.BOM_UTF8))
             target.write(start.removeprefix(codecs.BOM_UTF8))
             shutil.copyfileobj(source, target, 1 << 20)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except DAMAGED_GZIP as error:
         raise InvalidInputError(f"{path} is cut or damaged: {error}. Copy or download it again.") from error

@@ -1,23 +1,22 @@
 """Sequences: their letters, their keys, and the FASTA files they come from."""
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, get_args
+from string import ascii_lowercase, ascii_uppercase
+from typing import Literal, get_args
 
 from embedcache.errors import InvalidInputError, InvalidSequenceError
+from embedcache.text import control_character, read_lines
 
 __all__ = [
     "MODALITIES",
     "Modality",
     "SequenceRecord",
     "normalise",
-    "open_text",
     "read_fasta",
-    "read_lines",
+    "read_header",
     "sequence_key",
 ]
 
@@ -28,6 +27,7 @@ _NUCLEOTIDES = "ACGTN"
 _AMBIGUOUS_NUCLEOTIDES = "RYSWKMBDHV"  # IUPAC codes of two or three bases
 _RESIDUES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+_TO_UPPER = str.maketrans(ascii_lowercase, ascii_uppercase)
 _TO_NUCLEOTIDES = str.maketrans("U" + _AMBIGUOUS_NUCLEOTIDES, "T" + "N" * len(_AMBIGUOUS_NUCLEOTIDES))
 _KEEP_AMBIGUOUS = str.maketrans("", "", "ACGTUNacgtun")
 _DELETE_NUCLEOTIDES = str.maketrans("", "", _NUCLEOTIDES)
@@ -58,7 +58,8 @@ def normalise(sequence: str, modality: Modality) -> str:
     Raises:
         InvalidSequenceError: A letter that is not allowed, with its position, or no letter at all.
     """
-    folded = sequence.upper()
+    # str.upper makes letters of characters that are none: two S of an eszett, I of a dotless i
+    folded = sequence.upper() if sequence.isascii() else sequence.translate(_TO_UPPER)
     if modality == "protein":
         folded, rest = folded.removesuffix("*"), _DELETE_RESIDUES
     else:
@@ -80,70 +81,19 @@ def sequence_key(sequence: str, modality: Modality) -> bytes:
     return hashlib.blake2b(f"{modality}\0{sequence}".encode(), digest_size=16).digest()
 
 
-_FOREIGN = {  # first bytes of files that are often taken for text
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-    b"BZh91AY&SY": "compressed by bzip2",
-    b"\xfd7zXZ": "compressed by xz",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
-    b"PK\x03\x04": "a zip archive",
-}
-
-
-def open_text(path: Path) -> IO[str]:
-    """Open a UTF-8 text file, gzip-compressed or not; its first bytes decide, not the name."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-    except FileNotFoundError as error:
-        raise InvalidInputError(f"{path} does not exist. Give the path of an existing file.") from error
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be read: {error.strerror}. Give a readable file.") from error
-    for magic, form in _FOREIGN.items():
-        if start.startswith(magic):
-            raise InvalidInputError(f"{path} is {form}. Give plain UTF-8 text, or compress it with gzip.")
-    if start.startswith(b"\x1f\x8b"):
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors="surrogateescape")
-    return path.open(encoding="utf-8-sig", errors="surrogateescape")
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line, without its end; damaged compression is an error with a place.
-
-    Raises:
-        InvalidInputError: The file does not exist, cannot be read, or its gzip stream is cut or damaged.
-    """
-    number = 0
-    with open_text(path) as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                yield number, line.rstrip("\r\n")
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InvalidInputError(
-                f"{path} is cut or damaged after line {number}: {error}. Copy or download it again."
-            ) from error
-
-
 def read_fasta(path: Path | str, modality: Modality) -> Iterator[SequenceRecord]:
     """Stream the records of a FASTA file, plain or gzip-compressed, wrapped or not, any line end and case.
 
-    The ID is the first word of the header, kept as it is.
+    The ID is the first word of the header, kept as it is. Spaces and tabs between letters are no letters.
 
     Raises:
         InvalidSequenceError: A letter that is not allowed or a record without letters, with ID and line.
         InvalidInputError: No record, text before the first header, a header without ID, an ID that comes
-            twice, a damaged file.
+            twice, a control character in a header, a damaged file.
     """
     path = Path(path)
     seen: set[str] = set()
     for line_number, identifier, parts in _raw_records(path):
-        if not identifier:
-            raise InvalidInputError(f"{path}, line {line_number}: header without ID. Write >ID.")
-        if not identifier.isprintable():
-            wrong = next(letter for letter in identifier if not letter.isprintable())
-            raise InvalidInputError(
-                f"{path}, line {line_number}: ID {identifier!r} has {wrong!r}. Write IDs in printable UTF-8."
-            )
         if identifier in seen:
             raise InvalidInputError(
                 f"{path}, line {line_number}: ID {identifier!r} comes a second time. Give each record its own ID."
@@ -159,6 +109,23 @@ def read_fasta(path: Path | str, modality: Modality) -> Iterator[SequenceRecord]
         raise InvalidInputError(f"{path} has no record. Expected FASTA: a line >ID, then letters.")
 
 
+def read_header(where: str, line: str) -> str:
+    """ID in a header line of FASTA: its first word, as it is; ``where`` the line stands, for messages.
+
+    Raises:
+        InvalidInputError: No ID, one that cannot be printed, or a control character behind it.
+    """
+    # not str.split: it also splits at controls such as VT, which a line end becomes by one flipped bit
+    identifier, _, description = line[1:].replace("\t", " ").strip(" ").partition(" ")
+    if not identifier:
+        raise InvalidInputError(f"{where}: header without ID. Write >ID.")
+    if wrong := next((letter for letter in identifier if not letter.isprintable()), None):
+        raise InvalidInputError(f"{where}: ID {identifier!r} has {wrong!r}. Write IDs in printable UTF-8.")
+    if wrong := control_character(description.replace("\x01", "")):  # NCBI writes \x01 between merged headers
+        raise InvalidInputError(f"{where}: header has {wrong!r}. Remove what is no text.")
+    return identifier
+
+
 def _raw_records(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     """Line of the header, ID and the lines of letters of each record."""
     header_line, identifier, parts = 0, "", list[str]()
@@ -167,12 +134,12 @@ def _raw_records(path: Path) -> Iterator[tuple[int, str, list[str]]]:
             if header_line:
                 yield header_line, identifier, parts
             header_line, parts = number, []
-            identifier = (line[1:].split() or [""])[0]
-        elif text := line.strip():
+            identifier = read_header(f"{path}, line {number}", line)
+        elif text := line.strip(" \t"):
             if not header_line:
                 raise InvalidInputError(
                     f"{path}, line {number}: {text[:20]!r} stands before the first header. Expected FASTA: >ID first."
                 )
-            parts.append("".join(text.split()))
+            parts.append(text.replace(" ", "").replace("\t", ""))
     if header_line:
         yield header_line, identifier, parts

@@ -1,10 +1,9 @@
 """Tables of targets: one row a transcript, one column a tissue, an empty cell where nothing was measured."""
 
 import csv
-import gzip
-import zlib
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,14 +11,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from embedcache.errors import InvalidInputError, UnknownNameError
-from embedcache.sequences import open_text
+from embedcache.table_text import CheckedText
+from embedcache.text import DAMAGED_GZIP, open_text
 
-__all__ = ["NOT_MEASURED", "TargetTable", "read_table", "read_target_table", "stream_table"]
+__all__ = ["MOST_TPM", "NOT_MEASURED", "TargetTable", "read_names", "read_table", "read_target_table", "stream_table"]
 
 NOT_MEASURED = ("", "NA", "NaN", "nan")
+MOST_TPM = 1_010_000
+"""The TPM of all transcripts of a sample sum to a million; a little more may come of rounding."""
+_NAME_TYPES = ("string", "integer", "categorical", "empty")
 _NO_NUMBERS = ("bool", "date", "time", "period", "interval")  # Parquet types that pandas would turn into numbers
 
 
@@ -64,20 +68,47 @@ def read_table(path: Path) -> pd.DataFrame:
     open_text(path).close()  # one text for a missing or unreadable file
     with path.open("rb") as file:
         is_parquet = file.read(4) == b"PAR1" or path.suffix.lower() == ".parquet"
-    if not is_parquet:
-        return pd.concat(stream_table(path), ignore_index=True)
+    return _read_parquet(path) if is_parquet else pd.concat(stream_table(path), ignore_index=True)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        frame = pd.read_parquet(path)
-    except (pa.ArrowInvalid, OSError) as error:
+        with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+            table = file.read()
+        table.validate(full=True)  # text that is not UTF-8, offsets that leave their buffer
+        names = [str(name) for name in table.column_names]
+        index = [name for name in _pandas_index(table.schema.metadata) if name in names]
+        frame: pd.DataFrame = table.replace_schema_metadata().to_pandas()
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} is not a table: {_reason(error)}. Expected Parquet.") from error
-    named = frame if isinstance(frame.index, pd.RangeIndex) else frame.reset_index()
-    return named.rename(columns=str)
+    _check_columns(path, names)
+    frame = frame[[*index, *(name for name in names if name not in index)]]
+    return frame.rename(
+        columns={f"__index_level_{i}__": "index" if i == 0 else f"level_{i}" for i in range(len(index))}
+    )
+
+
+def _pandas_index(metadata: Mapping[bytes, bytes] | None) -> list[str]:
+    """Columns that were the index of the frame; pandas writes them last."""
+    try:
+        found = json.loads((metadata or {}).get(b"pandas", b"{}"))["index_columns"]
+        return [name for name in found if isinstance(name, str)]
+    except (ValueError, KeyError, TypeError, RecursionError):  # a note of pandas, which the table does not need
+        return []
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidInputError(f"{path}: column {name!r} comes twice. Give each column its own name.")
+        if not name.isprintable():
+            raise InvalidInputError(f"{path}: column {name!r} has characters that no name has. Name it anew.")
 
 
 def _reason(error: Exception) -> str:
     """The beginning of an error text on one line, without bytes that a terminal would obey."""
     text = "".join(letter if letter.isprintable() else " " for letter in str(error))
-    return " ".join(text.split())[:200].rstrip(".")
+    return " ".join(text.split())[:200].rstrip(" .:")
 
 
 def stream_table(path: Path, *, block_bytes: int = 16 << 20) -> Iterator[pd.DataFrame]:
@@ -90,30 +121,30 @@ def stream_table(path: Path, *, block_bytes: int = 16 << 20) -> Iterator[pd.Data
             header = file.readline().removeprefix("\ufeff").rstrip("\r\n")
         separator = "\t" if "\t" in header else ","
         names = next(csv.reader([header], delimiter=separator), [])
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InvalidInputError(f"{path}: column {twice!r} comes twice. Give each column its own name.")
+        _check_columns(path, names)
         if len(names) == 1 and ";" in header:
             raise InvalidInputError(
                 f"{path} has semicolons between its fields. Write tabs or commas, and decimal points."
             )
         with open_text(path) as file:
             reader = pacsv.open_csv(
-                file.buffer,  # type: ignore[attr-defined]
+                CheckedText(path, file.buffer, separator),  # type: ignore[attr-defined]
                 read_options=pacsv.ReadOptions(use_threads=False, block_size=block_bytes),
                 parse_options=pacsv.ParseOptions(delimiter=separator),
                 convert_options=pacsv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
                 ),
             )
+            if reader.schema.names != names:
+                raise InvalidInputError(f"{path}, line 1: the names of columns cannot be told apart. Mend its quotes.")
             yield pd.DataFrame(columns=pd.Index(names), dtype=str)
             for batch in reader:
                 yield batch.to_pandas()
-    except (pa.ArrowInvalid, csv.Error, UnicodeError) as error:
+    except (pa.ArrowException, csv.Error, UnicodeError) as error:
         if isinstance(error, UnicodeError) or "invalid UTF8" in str(error):
             raise InvalidInputError(f"{path} is not UTF-8 text. Save it as UTF-8, or give Parquet.") from error
         raise InvalidInputError(f"{path} is not a table: {_reason(error)}. Expected TSV, CSV or Parquet.") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except DAMAGED_GZIP as error:
         raise InvalidInputError(f"{path} is cut or damaged: {error}. Copy or download it again.") from error
 
 
@@ -162,7 +193,7 @@ def read_target_table(
         path=path,
         ids=ids,
         id_column=id_column,
-        genes=[str(value) for value in table[gene_column]] if gene_column else None,
+        genes=read_names(path, table, gene_column) if gene_column else None,
         tissues=tissues,
         values=values if already_log else np.log1p(values),
         unit=(unit or "as_given_log") if already_log else "log1p_tpm",
@@ -170,10 +201,25 @@ def read_target_table(
     )
 
 
+def read_names(path: Path, table: pd.DataFrame, column: str) -> list[str]:
+    """One column of names or IDs as text, as they are; "" where there is none.
+
+    Raises:
+        InvalidInputError: The column holds something else, such as fractions, or a name that cannot be printed.
+    """
+    kind = pd.api.types.infer_dtype(table[column], skipna=True)
+    if kind not in _NAME_TYPES:
+        raise InvalidInputError(f"{path}: column {column!r} holds {kind}, not names. Write its names as text.")
+    names = ["" if missing else str(name) for name, missing in zip(table[column], table[column].isna(), strict=True)]
+    for line, name in enumerate(names, start=2):
+        if not name.isprintable():
+            raise InvalidInputError(f"{path}, line {line}: {column} {name!r} is no name. Write printable letters.")
+    return names
+
+
 def _ids(path: Path, table: pd.DataFrame, column: str) -> list[str]:
     first: dict[str, int] = {}
-    for line, value in enumerate(table[column], start=2):
-        name = "" if pd.isna(value) else str(value)
+    for line, name in enumerate(read_names(path, table, column), start=2):
         if not name:
             raise InvalidInputError(f"{path}, line {line}: empty {column}. Give every row its ID.")
         if first.setdefault(name, line) != line:
@@ -197,11 +243,11 @@ def _numbers(path: Path, cells: "pd.Series[str]", name: str, already_log: bool) 
             f"{path}, line {line}, column {name!r}: {cells.iloc[line - 2]!r} is not a number. Mend it; or name the "
             "column with --drop-column if it is no tissue, or with --gene-column of prepare fasta if it names genes."
         )
-    negative = ~missing & (values < 0)
-    if negative.any() and not already_log:
-        line = int(negative.argmax()) + 2
+    no_tpm = ~missing & ((values < 0) | (values > MOST_TPM))
+    if no_tpm.any() and not already_log:
+        line = int(no_tpm.argmax()) + 2
         raise InvalidInputError(
-            f"{path}, line {line}, column {name!r}: {values[line - 2]} is no TPM. Expected a number from 0 on; "
-            "values on a log scale need --already-log."
+            f"{path}, line {line}, column {name!r}: {values[line - 2]} is no TPM. Expected a number from 0 to a "
+            "million; values on a log scale need --already-log."
         )
     return values

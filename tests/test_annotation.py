@@ -7,6 +7,7 @@ from embedcache.errors import InvalidInputError
 from embedcache.transcripts import read_coding_sequence
 
 LINE = 'one\tx\texon\t{}\t{}\t.\t{}\t.\tgene_id "{}"; transcript_id "{}";\n'
+WHOLE = LINE.replace("exon", "transcript")
 GOOD = LINE.format(1, 9, "+", "g", "t")
 
 
@@ -31,18 +32,54 @@ def test_a_gtf_is_read_in_any_form(tmp_path: Path, text: str) -> None:
         (LINE.format(1, 9, ".", "h", "u"), "transcript without strand"),
         (LINE.format(1, 9, "?", "h", "u") + LINE.format(20, 29, "?", "h", "u"), "transcript without strand"),
         (LINE.format(1, 9, "+", "h", "u") + LINE.format(20, 29, "+", "i", "u"), "transcript of two genes"),
+        (LINE.format(1, 9, "+", "h1", "u") + LINE.format(20, 29, "+", "h11", "u"), "transcript of two genes"),
+        (LINE.format(1, 9, "+", "h", "u").replace("gene_id", "gene_jd") + LINE.format(20, 29, "+", "h", "u"),
+         "transcript of two genes"),
+        (WHOLE.format(1, 29, "+", "h", "u") + LINE.format(1, 9, "+", "h", "u"),
+         "transcript whose exons do not reach its ends"),
+        ("".join(LINE.format(10 * i, 10 * i + 5, "+", "h", "u").replace("\n", f" exon_number {i};\n") for i in (1, 3)),
+         "transcript whose exon numbers have gaps"),
+        (WHOLE.format(1, 9, "+", "h", "u") + LINE.format(1, 9, "+", "h", "u")
+         + LINE.format(20, 29, "+", "h", "u").replace("one", "one!"),
+         "transcript with a piece on another contig"),
     ],
-    ids=["dot", "question-mark", "two-genes"],
-)
+    ids=["dot", "question-mark", "two-genes", "longer-gene", "lost-gene", "lost-end", "lost-middle", "strange-contig"],
+)  # fmt: skip
 def test_a_transcript_that_cannot_be_placed_is_left_out_and_counted(tmp_path: Path, extra: str, reason: str) -> None:
     annotation = read(tmp_path, GOOD + extra)
     assert list(annotation.transcripts) == ["t"]
-    assert annotation.left_out == {reason: 1}
+    assert annotation.left_out[reason] == 1
+    assert set(annotation.left_out) <= {reason, "second place of a transcript, on another contig"}
+
+
+def test_lines_of_unknown_features_are_counted(tmp_path: Path) -> None:
+    odd = LINE.format(20, 29, "+", "g", "t").replace("exon", "exoo")
+    known = LINE.format(1, 3, "+", "g", "t").replace("exon", "start_codon")
+    assert read(tmp_path, GOOD + odd + odd + known).left_out == {"lines of feature 'exoo', which is not known": 2}
+    many = "".join(odd.replace("exoo", f"x{i}") for i in range(11))
+    assert read(tmp_path, GOOD + many).left_out == {"lines of other features, which is not known": 11}
+
+
+def test_a_transcript_without_gene_is_counted_as_a_gene_of_its_own(tmp_path: Path) -> None:
+    annotation = read(tmp_path, GOOD + LINE.format(1, 9, "+", "g", "u").replace('gene_id "g"; ', ""))
+    assert annotation.transcripts["u"].gene_id == "u"
+    assert annotation.counts["transcripts without gene_id, each a gene of its own"] == 1
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (GOOD + GOOD.replace("\t.\tgene", "\t.\t\tgene"), "line 2: 10 tab-separated fields instead of 9"),
+        (GOOD.replace('"g"', '"g'), "line 1: gene_id has no value, or broken quotes"),
+        (GOOD.replace('"g"', 'g"'), "line 1: gene_id has no value, or broken quotes"),
+        (GOOD.replace('"t"', '"t'), "line 1: exon without transcript_id"),
+        (GOOD.replace(";\n", '; gene_name "N"x";\n'), "line 1: gene_name has no value, or broken quotes"),
+        (GOOD.replace('"t"', '"t\0"'), "line 1: '.x00' is no text"),
+        (GOOD.replace("one", "o\u200be"), "line 1: 'o.u200be' is no name"),
+        (GOOD + LINE.format(20, 29, "x", "g", "t"), "line 2: transcript 't' has strand 'x'"),
+        (GOOD + GOOD.replace("exon", "CDS").replace("+\t.", "+\t7"), "line 2: CDS of 't' has phase '7'"),
+        (LINE.format(1, "9" * 5000, "+", "g", "t"), "line 1: exon from '1' to '999"),
+        (WHOLE.format(9, 1, "+", "g", "t") + GOOD, "line 1: transcript from '9' to '1'"),
         (LINE.format("1_0", 99, "+", "g", "t"), "line 1: exon from '1_0' to '99'"),
         (LINE.format("\u0661", 99, "+", "g", "t"), "line 1: exon from"),
         (LINE.format(1, 9, "x", "g", "t"), "line 1: transcript 't' has strand 'x'.*Mend"),
@@ -51,8 +88,10 @@ def test_a_transcript_that_cannot_be_placed_is_left_out_and_counted(tmp_path: Pa
         (GOOD + GOOD, "no transcript that can be used.*1 transcript with overlapping exons"),
         (LINE.format(1, 9, ".", "g", "t"), "no transcript that can be used.*1 transcript without strand"),
     ],
-    ids=["underscore", "other-digits", "strand", "latin-1", "utf-16", "doubled", "no-strand"],
-)
+    ids=["ten-fields", "open-quote", "close-quote", "id-quote", "name-quote", "nul", "invisible", "late-strand",
+         "phase", "huge", "bounds", "underscore", "other-digits", "strand", "latin-1", "utf-16", "doubled",
+         "no-strand"],
+)  # fmt: skip
 def test_what_is_wrong_with_a_gtf_is_told_in_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message) as error:
         read(tmp_path, text)
@@ -111,7 +150,7 @@ def test_a_copy_on_another_contig_is_counted_and_never_merged(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [
-        (GENCODE.replace("\t1\t", "\t200\t").replace("\t30\t", "\t230\t"), "transcript placed twice on one contig"),
+        (GENCODE.replace("\t1\t", "\t20\t"), "transcript placed twice on one contig"),
         (GENCODE.replace("\t-\t", "\t+\t"), "transcript placed twice on one contig"),
         (GENCODE.splitlines()[3], "transcript with overlapping exons"),
     ],

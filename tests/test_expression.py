@@ -2,7 +2,6 @@ import gzip
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcache.errors import EmbedCacheError, InvalidInputError, UnknownNameError
+from embedcache.errors import InvalidInputError, UnknownNameError
 from embedcache.expression import parse_numbers, read_gct
-from embedcache.tables import read_target_table
 
 GCT = (
     "#1.2\n3\t4\ntranscript_id\tgene_id\ts1\ts2\ts3\ts4\nt1\tg\t0\t2\t4\t1e1\nt2\tg\t1\t1\t1.5\t0\nt3\th\t7\t0\t0\t3\n"
@@ -76,17 +74,25 @@ def test_real_expression_equals_a_plain_reading(shared_data: Callable[[str], Pat
         ("s1\ts2", "s1\ts1", "column 's1' comes twice"),
         ("s1\ts2\ts3\ts4", "a\tb\tc\td", "No sample of .* has a tissue"),
         ("t2\tg\t1\t1", "t2\tg\t1\t1_0", "line 5, sample 's2': '1_0' is no TPM"),
+        ("t2\tg\t1\t1", "t2\tg\t1\t1 ", "line 5, sample 's2': '1 ' is no TPM"),
+        ("t2\tg\t1\t1", "t2\tg\t1\t1e300", "line 5, sample 's2': '1e300' is no TPM"),
+        ("t2\tg\t1\t1", "t2\tg\t1\t1\r", "line 5, sample 's2': .* is no TPM"),
+        ("t2\tg", "t\r2\tg", "line 5: '.r' is no text"),
+        ("3\t4\n", "9" * 5000 + "\t4\n", "line 2: '999"),
+        ("3\t4\n", "3\t4\t0\n", "line 2: '3.t4.t0' instead of the numbers"),
+        ("s1\ts2", "s1\t", "sample column 2 has no name"),
         ("t2\tg", "\tg", "line 5: no transcript ID"),
         ("t2\tg", "t\udce9\tg", "line 5: .*UTF-8"),
         ("s1\ts2", "s1\ts\udce9", "line 3: .*UTF-8"),
-        ("#1.2", "#1.3", "version #1.3"),
+        ("#1.2", "#1.3", "begins with '#1.3'. Write it as GCT of version #1.2"),
         (GCT, "", "is empty"),
         (GCT, "#1.2\n", "ends within its header"),
         (GCT, "transcript\n", "line 1: no sample columns"),
     ],
     ids=[
         "short", "long", "nan", "negative", "infinite", "word", "empty", "twice", "rows", "samples", "sizes",
-        "sample-twice", "strangers", "underscore", "no-id", "latin-1", "latin-1-sample", "version", "nothing",
+        "sample-twice", "strangers", "underscore", "space", "huge", "cr-in-number", "cr-in-id", "huge-size",
+        "three-sizes", "no-sample-name", "no-id", "latin-1", "latin-1-sample", "version", "nothing",
         "cut-header", "no-samples",
     ],
 )  # fmt: skip
@@ -139,104 +145,3 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 750 * 500  # less than one byte a cell of the rows that were added
-
-
-# Tables of targets
-
-TABLE = "id,gene,Liver,Skin\n007,g,1.5,\nNA1,h,,0\nc,h,NA,2\n"
-
-
-@pytest.mark.parametrize("form", ["csv", "tsv", "crlf", "gzip", "parquet"])
-def test_a_table_is_read_and_empty_is_not_measured(tmp_path: Path, form: str) -> None:
-    path = tmp_path / ("t.parquet" if form == "parquet" else "t.txt")
-    if form == "parquet":
-        frame = pd.DataFrame({"id": ["007", "NA1", "c"], "gene": ["g", "h", "h"]})
-        frame.assign(Liver=[1.5, np.nan, np.nan], Skin=[np.nan, 0, 2]).to_parquet(path)
-    else:
-        text = {"tsv": TABLE.replace(",", "\t"), "crlf": TABLE.replace("\n", "\r\n")}.get(form, TABLE)
-        path.write_bytes(gzip.compress(text.encode()) if form == "gzip" else text.encode())
-    table = read_target_table(path, gene_column="gene")
-    assert (table.ids, table.genes, table.tissues) == (["007", "NA1", "c"], ["g", "h", "h"], ["Liver", "Skin"])
-    np.testing.assert_allclose(table.values, np.log1p([[1.5, np.nan], [np.nan, 0], [np.nan, 2]]))
-    assert table.counts == {"targets measured": 3, "targets not measured": 3}
-
-
-def test_values_on_a_log_scale_stay_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("id,Liver\na,-1.5\n")
-    table = read_target_table(tmp_path / "t.csv", already_log=True, unit="log10_fpkm")
-    assert (table.values.tolist(), table.unit) == ([[-1.5]], "log10_fpkm")
-
-
-@pytest.mark.parametrize(
-    ("text", "options", "message"),
-    [
-        (TABLE, {}, "line 2, column 'gene': 'g' is not a number. .*--drop-column"),
-        (TABLE, {"gene_column": "gen"}, "Did you mean 'gene'"),
-        ("id,Liver\na,1\na,2\n", {}, "line 3: id 'a' comes twice"),
-        ("id,Liver\n,1\n", {}, "line 2: empty id"),
-        ("id,Liver\na,-1\n", {}, "line 2, column 'Liver': -1.0 is no TPM.*--already-log"),
-        ("id,Liver\na,inf\n", {}, "line 2, column 'Liver': 'inf' is not a number"),
-        ("id\na\n", {}, "no column beside IDs"),
-        ("", {}, "is not a table"),
-        ("id,Liver\na,1,2,3\n", {}, "is not a table: .*Row #2: Expected 2 columns, got 4"),
-        ("id,Liver,Skin\na,1\n", {}, "is not a table: .*Row #2: Expected 3 columns, got 2"),
-        ("id,Liver,Liver\na,1,1\n", {}, "column 'Liver' comes twice"),
-        ("id;Liver;Skin\na;1;2\n", {}, "semicolons"),
-        ("id;Liver\na;1,5\n", {}, "semicolons"),
-        ("id,Liver\n", {}, "no row"),
-        ("id,Liver,\na,1,2\n", {}, "column 3 has no name"),
-        ("id,Liver\na,\nb,NA\n", {}, "no number"),
-        ("id,Liv\udce9r\na,1\n", {}, "is not UTF-8"),
-        ("id,Liver\n\udce9,1\n", {}, "is not UTF-8"),
-        ("id,Liver\na,\x01x,1\n", {}, "Expected 2 columns"),
-    ],
-    ids=[
-        "text",
-        "column",
-        "twice",
-        "no-id",
-        "negative",
-        "infinite",
-        "no-tissue",
-        "empty",
-        "long-row",
-        "short-row",
-        "column-twice",
-        "semicolons",
-        "decimal-commas",
-        "no-row",
-        "no-name",
-        "nothing-measured",
-        "latin-1-column",
-        "latin-1-id",
-        "control",
-    ],
-)
-def test_a_wrong_table_gives_one_line(tmp_path: Path, text: str, options: dict[str, str], message: str) -> None:
-    (tmp_path / "t.csv").write_text(text, encoding="utf-8", errors="surrogateescape")
-    with pytest.raises(EmbedCacheError, match=message) as error:
-        read_target_table(tmp_path / "t.csv", **options)  # type: ignore[arg-type]
-    assert str(error.value).isprintable()
-
-
-@pytest.mark.parametrize(
-    ("column", "message"),
-    [
-        (["1", "x"], "line 3, column 'Liver': 'x' is not a number"),
-        ([True, False], "column 'Liver' holds bool"),
-        (pd.to_datetime(["2020-01-01", "2020-01-02"]), "column 'Liver' holds datetime"),
-    ],
-    ids=["text", "truth", "dates"],
-)
-def test_parquet_of_another_type_is_no_number(tmp_path: Path, column: Any, message: str) -> None:
-    pd.DataFrame({"id": ["a", "b"], "Liver": column}).to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(InvalidInputError, match=message):
-        read_target_table(tmp_path / "t.parquet")
-
-
-@pytest.mark.parametrize("name", ["t.parquet", "t.PARQUET", "t.txt"])
-def test_parquet_is_known_by_its_bytes_and_may_keep_ids_in_its_index(tmp_path: Path, name: str) -> None:
-    frame = pd.DataFrame({"Liver": [1.0, 2.0], "Skin": [0.0, np.nan]}, index=pd.Index(["a", "b"], name="id"))
-    frame.to_parquet(tmp_path / name)
-    table = read_target_table(tmp_path / name)
-    assert (table.ids, table.tissues) == (["a", "b"], ["Liver", "Skin"])

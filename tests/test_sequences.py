@@ -1,8 +1,10 @@
 import bz2
 import gzip
+import os
 from pathlib import Path
 
 import pytest
+from damage_bytes import END_OF_BGZF, bgzf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +47,12 @@ def test_ambiguous_letters_are_counted(tmp_path: Path) -> None:
         pytest.param(">a\nAC-G\n", "'-' at position 2", id="gap"),
         pytest.param(">a\nACÄG\n", "at position 2", id="not ASCII"),
         pytest.param(">a\0b\nACG\n", "line 1: ID 'a\\x00b' has '\\x00'", id="NUL in an ID"),
+        # what one flipped bit makes of a letter or a line end
+        pytest.param(">a\nAC\x0cG\n", "has '\\x0c' at position 2", id="form feed in letters"),
+        pytest.param(">a\nACG\n\x1ecat\nACG\n", "has '\\x1e' at position 3", id="header sign lost"),
+        pytest.param(">a\x0bACG\nACG\n", "line 1: ID 'a\\x0bACG' has", id="line end of a header lost"),
+        pytest.param(">a b\x0bACG\nACG\n", "line 1: header has '\\x0b'", id="control in a description"),
+        pytest.param(">a\nACG\rTT\nACG\n", "line 2: ends in CR, but others in LF", id="mixed line ends"),
     ],
 )
 def test_bad_fasta_says_what_and_where(tmp_path: Path, text: str, message: str) -> None:
@@ -84,6 +92,44 @@ def test_a_cut_gzip_file_is_an_error(tmp_path: Path, cut: int) -> None:
     (tmp_path / "cut.fa.gz").write_bytes(whole[:-cut])
     with pytest.raises(InvalidInputError, match="cut or damaged"):
         list(read_fasta(tmp_path / "cut.fa.gz", "dna"))
+
+
+@pytest.mark.parametrize("letters", ["MK\u00df", "M\u0131v", "MK\u017f", "M\uff2bV", "MK\udce9"], ids=ascii)
+def test_letters_of_other_scripts_do_not_become_residues(letters: str) -> None:
+    with pytest.raises(InvalidSequenceError, match="protein sequence has"):
+        normalise(letters, "protein")
+
+
+def test_a_file_of_bgzip_that_is_cut_between_two_blocks_is_an_error(tmp_path: Path) -> None:
+    whole = bgzf(b">a\n" + b"ACGT" * 99 + b"\n>b\n" + b"ACGT" * 99 + b"\n")
+    (tmp_path / "a.fa.gz").write_bytes(whole)
+    assert [record.id for record in read_fasta(tmp_path / "a.fa.gz", "dna")] == ["a", "b"]
+    for cut in (whole.removesuffix(END_OF_BGZF), whole[: whole.index(b"\x1f\x8b", 30)]):
+        (tmp_path / "a.fa.gz").write_bytes(cut)
+        with pytest.raises(InvalidInputError, match="is cut: the last block of bgzip is missing"):
+            list(read_fasta(tmp_path / "a.fa.gz", "dna"))
+
+
+def test_only_a_file_that_can_be_read_twice_is_an_input(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for path, message in [
+        (tmp_path / "pipe", "a pipe"),
+        (Path("/dev/zero"), "a device"),
+        (tmp_path / "loop", "cannot"),
+    ]:
+        with pytest.raises(InvalidInputError, match=message):
+            list(read_fasta(path, "dna"))
+
+
+def test_an_error_is_one_printable_line_whatever_the_file_is_called(tmp_path: Path) -> None:
+    for name in ("line\nend", "\x1b[31mred", "\udce9"):
+        with pytest.raises(InvalidSequenceError, match="Allowed letters") as caught:
+            list(read_fasta(write(tmp_path / name, ">a\n" + "!" * 9), "dna"))
+        assert str(caught.value).isprintable() and name.encode("unicode_escape").decode() in str(caught.value)
+    with pytest.raises(InvalidInputError) as long:
+        list(read_fasta(write(tmp_path / "a.fa", ">" + "x" * 70_000 + "\x07\nA\n"), "dna"))
+    assert len(str(long.value)) <= 2000 and str(long.value).endswith("Write IDs in printable UTF-8.")
 
 
 def test_a_missing_file_and_a_directory_are_errors(tmp_path: Path) -> None:

@@ -95,11 +95,23 @@ def test_a_genome_is_read_in_any_form(tmp_path: Path, kind: str) -> None:
         (b"ACGT\n", "g.fa"),
         (gzip.compress(b">one\n" + b"ACGT" * 1000)[:-12], "cut or damaged"),
         (b">one\rACGT\r>two\rACGT\r", "line ends"),
-        (b">one caf\xe9\nACGT\n", "UTF-8"),
+        (b">caf\xe9\nACGT\n", "UTF-8"),
         (">one\nACGT\n".encode("utf-16"), "UTF-16"),
+        (b">one\nACG\nACGTA\n", "contig 'one' has .*wrapped at one width"),
+        (b">one\nACGT\nACG\r\nACGT\n", "wrapped at one width"),
+        (b">one\r\nACGT\r\nACGTA\nACGT\r\n", "wrapped at one width"),
+        (b">one\nACGT\nA\rGT\n", "wrapped at one width"),
+        (b">one\nACGT\n\nACGT\n", "wrapped at one width"),
+        (b">one\nACGT\n>two\n>three\nA\n", "contig 'two' has no letters"),
+        (b">one\n", "contig 'one' has no letters"),
+        (b">one\nACGT\n>\nA\n", "record 2: header without ID"),
+        (b">one\x0bACGT\nACGT\n", "record 1: ID 'one.x0bACGT' has"),
     ],
-    ids=["empty", "twice", "uneven", "no-header", "cut", "old-mac", "latin-1", "utf-16"],
-)
+    ids=[
+        "empty", "twice", "uneven", "no-header", "cut", "old-mac", "latin-1", "utf-16", "longer-last-line", "one-crlf",
+        "one-lf", "cr-inside", "empty-line", "no-letters", "header-only", "no-id", "control",
+    ],
+)  # fmt: skip
 def test_a_genome_that_cannot_be_used_gives_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "g.fa").write_bytes(content)
     with pytest.raises(EmbedCacheError, match=message) as error, open_genome(tmp_path / "g.fa"):

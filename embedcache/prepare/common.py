@@ -16,8 +16,9 @@ from embedcache.dataset_write import describe_input
 from embedcache.encoders.registry import card, check_reads
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.expression import read_gct
-from embedcache.sequences import Modality, open_text
+from embedcache.sequences import Modality
 from embedcache.tables import TargetTable, read_target_table
+from embedcache.text import open_text
 
 __all__ = [
     "JoinedTargets",
@@ -31,7 +32,7 @@ __all__ = [
 ]
 
 _VERSION = re.compile(r"\.\d+(?=$|_PAR_Y$)")
-_PACKAGES = ("numpy", "pandas", "pyarrow", "pyfaidx", "biopython")
+_PACKAGES = ("numpy", "pandas", "pyarrow", "biopython")
 
 
 def provenance(

@@ -1,0 +1,102 @@
+"""What must come of damage: an error that helps, or exactly what the file says.
+
+A case makes small valid files, damages them at random and reads them. It returns ``refused`` or ``read``, and raises
+``DefectError`` where damage was accepted in silence or an error is not one line that a user can act on.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+from damage_bytes import unpack
+
+from embedcache.errors import EmbedCacheError
+
+T = TypeVar("T")
+
+
+class DefectError(AssertionError):
+    """Damage that was accepted in silence, or an error that does not help."""
+
+
+def attempt(action: Callable[[], T], *names: str) -> T | None:
+    """What an action returns, None if it was refused in one good line that has one of ``names``."""
+    try:
+        return action()
+    except EmbedCacheError as error:
+        text = str(error)
+        if not text.isprintable():
+            raise DefectError(f"the error is not one printable line: {text!r}") from error
+        if not any(shown(name) in text for name in names):
+            raise DefectError(f"the error names none of {names}: {text!r}") from error
+        if not re.search(r"\S\. +[A-Z`]", text) or len(text) > 2000:
+            raise DefectError(f"the error does not say what to do, or is too long: {text[:2000]!r}") from error
+    return None
+
+
+def shown(name: str) -> str:
+    """A file name as it stands in a message: without line ends and other bytes that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+
+
+def require(is_right: bool, message: str) -> None:
+    if not is_right:
+        raise DefectError(message)
+
+
+def refused(done: list[str], *paths: Path) -> str:
+    """An outcome, unless nothing was wrong."""
+    require(bool(done) or not all(map(os.path.isfile, paths)), "a file without damage was refused")
+    return "refused"
+
+
+def compare(found: dict[str, T], said: dict[str, T] | None) -> None:
+    """What was read must be what the file says; None if nothing may be read from it."""
+    if said is None:
+        raise DefectError("a file that must be refused was read")
+    require(list(found) == list(said), f"the names are {list(found)}, the file says {list(said)}")
+    for name, value in found.items():
+        require(value == said[name], f"{name!r} was read as {value!r}, the file says {said[name]!r}")
+
+
+def unpacked(path: Path) -> bytes:
+    """What a file that could be read holds."""
+    data = unpack(path.read_bytes())
+    if data is None:
+        raise DefectError("a damaged gzip stream was read")
+    return data
+
+
+# Damage to paths
+
+NAMES = [
+    "in.txt", "in.gz", "a b", "line\nend", "-x", "é", "\x1b[31mred", "q'\"`$(x)", "n" * 250, "\udce9", "a.parquet.txt",
+]  # fmt: skip
+
+
+def place(rng: Random, folder: Path, data: bytes, usual: str) -> Path:
+    """Write a file, now and then under an odd name, or put something that is no file in its place."""
+    path = folder / (rng.choice(NAMES) if rng.random() < 0.1 else usual)
+    if rng.random() < 0.97:
+        path.write_bytes(data)
+        return path
+    kind = rng.choice(["missing", "directory", "pipe", "loop", "dangling", "device", "below a file", "long"])
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "loop":
+        path.symlink_to(path.name)
+    elif kind == "dangling":
+        path.symlink_to("nowhere")
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "below a file":
+        path.write_bytes(data)
+        path /= "x"
+    elif kind == "long":
+        path = folder / ("n" * 300)
+    return path
