@@ -106,7 +106,7 @@ def make_store(cache: Path, spec: EncoderSpec, sequences: Sequence[str]) -> Embe
     encoder = FakeEncoder()
     encoder.spec = spec
     root = store_path(cache, spec)
-    rows = {s: pool_rows(encoder.rows(s), spec.pooling) for s in dict.fromkeys(sequences)}
+    rows = {s: pool_rows(encoder.rows(s)[: spec.n_tokens(s)], spec.pooling) for s in dict.fromkeys(sequences)}
     layout = create_store(root, spec, longest=max(map(len, rows.values()), default=0), shard_bytes=1 << 14)
     mean = settle_mean(open_files(root), layout, list(rows.values())) if spec.store_dtype == "int8" else None
     if rows:

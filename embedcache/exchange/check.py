@@ -141,8 +141,8 @@ def take(entry: Entry, key: bytes, wanted: Wanted, checksum: int) -> Array:
 def _read(entry: Entry, key: bytes, wanted: Wanted) -> NDArray[np.float32]:
     """Numbers of an embedding, (rows, width), after its shape was found to be right."""
     spec = wanted.spec
-    pooled, expected = spec.pooling == "mean" and len(entry.shape) == 1, wanted.n_rows(key, entry)
-    shape = (spec.width,) if pooled else (expected, spec.width)
+    n_rows = wanted.n_rows(key, entry)
+    shape = (spec.width,) if spec.pooling == "mean" else (n_rows, spec.width)
     if entry.shape != shape:
         raise InvalidInputError(f"{entry.where} has shape {entry.shape}, expected {shape}. {_reason(entry, shape)}")
     if entry.dtype not in KEPT_AS:
@@ -162,7 +162,7 @@ def _reason(entry: Entry, expected: tuple[int, ...]) -> str:
     found, wanted = entry.shape[0], expected[0]
     if found in (wanted + 1, wanted + 2):
         return (
-            f"The {found - wanted} more are special tokens (start, end), which a store never holds. Write the file "
+            f"{found - wanted} more look like special tokens (start, end), which a store never holds. Write the file "
             "again without them."
         )
     if found < wanted:

@@ -8,6 +8,7 @@ Reading allows tensors and plain values only (``weights_only=True``): such a fil
 import io
 import pickle
 import struct
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,7 +94,9 @@ def open_esm(path: Path, options: ReadOptions) -> Iterator[EmbeddingFile]:
 def _load(file: Path) -> dict[str, Any]:
     """Content of one file, with a label."""
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it may not support; the error below says more
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             reason = "it holds more than tensors and plain values, which could be code"
@@ -107,7 +110,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 def _choose(file: Path, content: Mapping[str, Any], options: ReadOptions) -> tuple[str, int]:
     """Rows or means, and the layer, from what the first file has."""
-    kind = POOLED if options.pooled or not content.get(TOKENS) else TOKENS
+    kind = POOLED if options.pooled or (TOKENS not in content and POOLED in content) else TOKENS
     found = content.get(kind)
     layers = sorted(layer for layer in found if type(layer) is int) if isinstance(found, dict) else []
     if not layers:

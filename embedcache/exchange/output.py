@@ -39,6 +39,9 @@ def new_output(path: Path, kind: Literal["file", "directory"]) -> Iterator[Path]
     check_new(path)
     place = Path(os.path.realpath(path))  # a name such as ".." has no parent to hide things in
     new_parents = [parent for parent in place.parents if not parent.exists()]
+    above = next(parent for parent in place.parents if parent.exists())
+    if not above.is_dir():
+        raise InvalidInputError(f"{path} cannot be made: {above} is no directory. Choose another --output.")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(place)
@@ -57,9 +60,8 @@ def new_output(path: Path, kind: Literal["file", "directory"]) -> Iterator[Path]
         for parent in new_parents:
             with suppress(OSError):
                 parent.rmdir()
-        if isinstance(error, FileExistsError):
-            check_new(path)
         if isinstance(error, OSError):
+            check_new(path)  # another process was quicker
             raise InvalidInputError(
                 f"{path} cannot be written: {error.strerror or str(error).partition(chr(10))[0]}. Nothing was left "
                 "there. Free space or mend its permissions, or choose another --output."

@@ -5,7 +5,8 @@ sequence_key  fixed binary(16), our key of the normalised sequence
 mean          fixed_size_list<float>[D], mean of the rows of the sequence
 tokens        list<fixed_size_list<halffloat or float>[D]>, its rows; left out of a pooled file
 
-No compression; row groups of about 64 MiB. The encoder is told as JSON under the key ``embedcache`` of the schema.
+No compression; row groups of about 64 MiB; each page has a checksum. The encoder is told as JSON under the key
+``embedcache`` of the schema.
 """
 
 import json
@@ -38,7 +39,12 @@ def write_parquet(sources: Sequence[ExportSource], path: Path, options: ExportOp
     spec = json.dumps(source.store.spec.to_json())
     schema = _schema(source.width, None if options.pooled else options.dtype).with_metadata({RECORD: spec.encode()})
     writer = pq.ParquetWriter(
-        path, schema, compression="none", use_dictionary=False, write_statistics=["id", "sequence_key"]
+        path,
+        schema,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=["id", "sequence_key"],
+        write_page_checksum=True,
     )
     with writer:
         group: list[tuple[str, bytes, NDArray[Any], NDArray[Any] | None]] = []
@@ -87,7 +93,7 @@ def open_parquet(path: Path, options: ReadOptions) -> Iterator[EmbeddingFile]:
     if not path.is_file():
         raise InvalidInputError(f"{path} is no file. Give the Parquet file to read (--input).")
     try:
-        file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
+        file = pq.ParquetFile(path, memory_map=True, pre_buffer=False, page_checksum_verification=True)
         schema = file.schema_arrow
     except _DAMAGE as error:
         raise _damaged(path, error) from error
