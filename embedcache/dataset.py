@@ -12,6 +12,7 @@ cds_end - cds_start is three times the length of the protein. Both are null wher
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["FORMAT", "SAMPLE_COLUMNS", "VERSION", "Dataset", "read_dataset", "read_info"]
+__all__ = ["FORMAT", "SAMPLE_COLUMNS", "VERSION", "Dataset", "info_digest", "read_dataset", "read_info"]
 
 FORMAT = "embedcache-dataset"
 VERSION = 1
+_FILES = ("samples.parquet", "sequences.parquet", "targets.parquet")
 _SPLITS = ("train", "validation", "test")
 
 SAMPLE_COLUMNS = {
@@ -95,8 +97,10 @@ class Dataset:
 
         _modality(modality)
         path = self.path / "sequences.parquet"
+        missing = {key for key in self.keys(modality) if key is not None}
         try:
-            with pq.ParquetFile(path) as file:
+            with path.open("rb") as opened, pq.ParquetFile(opened) as file:
+                _check_columns(path, file.schema_arrow.names, ["modality", "key", "sequence"])
                 for group in range(file.num_row_groups):
                     statistics = file.metadata.row_group(group).column(0).statistics
                     if statistics is not None and statistics.has_min_max and statistics.min != modality:
@@ -105,11 +109,14 @@ class Dataset:
                         for found, key, sequence in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                             if found == modality:
                                 _check_key(path, key, sequence, modality)
+                                missing.discard(key)
                                 yield key, sequence
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            raise _unreadable(path, error) from error
+        if missing:
             raise InvalidInputError(
-                f"{path} cannot be read: {_first_line(error)}. Prepare the dataset again."
-            ) from error
+                f"{path} lacks {len(missing)} {modality} sequences that samples have. Prepare the dataset again."
+            )
 
     def encoder(self, modality: Modality) -> str | None:
         """Default encoder of a modality, as chosen when the dataset was prepared."""
@@ -136,10 +143,13 @@ class Dataset:
             InvalidInputError: A file is not the one that was written.
         """
         for name, entry in self.info["files"].items():
-            if _sha256(self.path / name) != entry["sha256"]:
-                raise InvalidInputError(
-                    f"{self.path / name} has other bytes than when it was written. Prepare the dataset again."
-                )
+            try:
+                with (self.path / name).open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise _unreadable(self.path / name, error) from error
+            if digest != entry["sha256"]:
+                raise _changed(self.path / name)
 
 
 def read_info(path: Path | str) -> dict[str, Any]:
@@ -150,7 +160,7 @@ def read_info(path: Path | str) -> dict[str, Any]:
     """
     path = Path(path)
     file = path / "dataset.json"
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - False, not an error, for what cannot be looked at
         raise InvalidInputError(f"There is no dataset at {path}. Make one with `embedcache prepare`, or give its path.")
     try:
         info = json.loads(file.read_text(encoding="utf-8"))
@@ -158,36 +168,49 @@ def read_info(path: Path | str) -> dict[str, Any]:
         raise InvalidInputError(
             f"{path} is not a dataset: it has no dataset.json. Give the directory that `embedcache prepare` wrote."
         ) from error
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{file} cannot be read: {error}. Prepare the dataset again.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(file, error) from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise InvalidInputError(f"{file} does not describe a dataset: its format is not {FORMAT!r}. Prepare it again.")
     if info.get("version") != VERSION:
         raise InvalidInputError(
-            f"{file} has format version {info.get('version')}, this program reads {VERSION}. "
+            f"{file} has format version {info.get('version')!r}, this program reads {VERSION}. "
             "Install the release that wrote it, or prepare the dataset again."
         )
     _check_info(file, info)
+    if info.get("sha256") not in (None, info_digest(info)):
+        raise InvalidInputError(
+            f"{file} is not as it was written: its own sha256 differs. Prepare the dataset again; or, if it was "
+            "changed on purpose, remove its line sha256."
+        )
     return info
 
 
+def info_digest(info: Mapping[str, Any]) -> str:
+    """SHA-256 of what ``dataset.json`` says beside it."""
+    said = {name: value for name, value in info.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 def read_dataset(path: Path | str) -> Dataset:
-    """Open a dataset directory; checks its files by name, size and columns.
+    """Open a dataset directory; checks the size of its files, and the digest of samples and targets.
+
+    Sequences are checked against their keys when they are read.
 
     Raises:
-        InvalidInputError: The directory or a file is missing, cut, of another version or with other columns.
+        InvalidInputError: The directory or a file is missing, cut, changed, of another version or with other columns.
     """
     path = Path(path)
     info = read_info(path)
     for name, entry in info["files"].items():
-        size = (path / name).stat().st_size if (path / name).is_file() else None
+        size = (path / name).stat().st_size if os.path.isfile(path / name) else None  # noqa: PTH113 - the same
         if size != entry["size_bytes"]:
             found = "is missing" if size is None else f"has {size} bytes instead of {entry['size_bytes']}"
             raise InvalidInputError(f"{path / name} {found}. Copy the whole directory again, or prepare it again.")
-    samples = _read_parquet(path / "samples.parquet", list(SAMPLE_COLUMNS))
+    samples = _read_parquet(path, "samples.parquet", info, list(SAMPLE_COLUMNS))
     targets = None
     if "targets.parquet" in info["files"]:
-        targets = _read_parquet(path / "targets.parquet", ["transcript_id", *info["tissues"]])
+        targets = _read_parquet(path, "targets.parquet", info, ["transcript_id", *info["tissues"]])
         if targets.pop("transcript_id").tolist() != samples["transcript_id"].tolist():
             raise InvalidInputError(f"{path}: samples and targets have other rows. Prepare the dataset again.")
     return Dataset(path=path, info=info, samples=samples, targets=targets)
@@ -210,27 +233,51 @@ def _check_info(file: Path, info: Mapping[str, Any]) -> None:
     good = {
         "files": isinstance(files, dict)
         and {"samples.parquet", "sequences.parquet"} <= set(files)
-        and all(isinstance(entry, dict) and {"size_bytes", "sha256"} <= set(entry) for entry in files.values()),
+        and all(isinstance(entry, dict) and {"size_bytes", "sha256"} <= set(entry) for entry in files.values())
+        and all(name in _FILES for name in files),
         "tissues": isinstance(tissues, list) and all(isinstance(name, str) for name in tissues),
-        **{name: isinstance(info.get(name, {}), dict) for name in ("encoders", "counts", "left_out")},
-        "labels": isinstance(info.get("labels", []), list),
+        **{name: isinstance(info.get(name, {}), dict) for name in ("encoders", "counts", "left_out", "truth")},
+        **{name: _are_numbers(info.get(name, {})) for name in ("counts", "left_out")},
+        "labels": isinstance(info.get("labels", []), list) and all(isinstance(x, str) for x in info.get("labels", [])),
+        "inputs": isinstance(info.get("inputs", []), list)
+        and all(isinstance(entry, dict) and "sha256" in entry for entry in info.get("inputs", [])),
     }
     if wrong := [name for name, is_good in good.items() if not is_good]:
         raise InvalidInputError(f"{wrong[0]!r} of {file} is not what it should be. Prepare the dataset again.")
 
 
-def _read_parquet(path: Path, columns: list[str]) -> "pd.DataFrame":
+def _are_numbers(counts: Any) -> bool:
+    return isinstance(counts, dict) and all(isinstance(n, int) for n in counts.values())
+
+
+def _unreadable(path: Path, error: Exception) -> InvalidInputError:
+    return InvalidInputError(f"{path} cannot be read: {_first_line(error)}. Prepare the dataset again.")
+
+
+def _changed(path: Path) -> InvalidInputError:
+    return InvalidInputError(f"{path} has other bytes than when it was written. Prepare the dataset again.")
+
+
+def _check_columns(path: Path, found: list[str], expected: list[str]) -> None:
+    if found != expected:
+        different = sorted(set(found) ^ set(expected))
+        raise InvalidInputError(f"{path} has other columns than expected: {different}. Prepare the dataset again.")
+
+
+def _read_parquet(folder: Path, name: str, info: Mapping[str, Any], columns: list[str]) -> "pd.DataFrame":
     import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    path = folder / name
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InvalidInputError(f"{path} cannot be read: {_first_line(error)}. Prepare the dataset again.") from error
-    if table.column_names != columns:
-        different = sorted(set(table.column_names) ^ set(columns))
-        raise InvalidInputError(f"{path} has other columns than expected: {different}. Prepare the dataset again.")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != info["files"][name]["sha256"]:
+            raise _changed(path)
+        table = pq.read_table(pa.BufferReader(data))
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from error
+    _check_columns(path, table.column_names, columns)
     frame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
     assert isinstance(frame, pd.DataFrame)
     return frame
@@ -240,11 +287,6 @@ def _modality(name: str) -> str:
     if name not in MODALITIES:
         raise UnknownNameError("modality", name, MODALITIES)
     return name
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

@@ -16,12 +16,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedcache.dataset import FORMAT, SAMPLE_COLUMNS, VERSION, Dataset, read_dataset, read_info, sample_schema
+from embedcache.dataset import (
+    FORMAT,
+    SAMPLE_COLUMNS,
+    VERSION,
+    Dataset,
+    info_digest,
+    read_dataset,
+    read_info,
+    sample_schema,
+)
 from embedcache.errors import InvalidInputError, UnknownNameError
 from embedcache.interrupt import stop_at_once
 from embedcache.partial import make_partial, remove_abandoned
 from embedcache.sequences import MODALITIES, Modality, sequence_key
 from embedcache.splits import check_splits
+from embedcache.text import read_start
 
 __all__ = ["DatasetWriter", "describe_input", "made_by_same_command", "write_dataset"]
 
@@ -37,12 +47,12 @@ _SEQUENCES = pa.schema(
 
 def describe_input(path: Path) -> dict[str, Any]:
     """Path, size and SHA-256 of an input file."""
+    read_start(path)  # one text for what is no file
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return {"path": str(path), "size_bytes": file.tell(), "sha256": digest}
-    except FileNotFoundError as error:
-        raise InvalidInputError(f"{path} does not exist. Give the path of an existing file.") from error
+            name = os.fsencode(path).decode("utf-8", "backslashreplace")  # JSON is UTF-8, names of files need not be
+            return {"path": name, "size_bytes": file.tell(), "sha256": digest}
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}. Give a readable file.") from error
 
@@ -53,7 +63,7 @@ def made_by_same_command(path: Path, info: Mapping[str, Any]) -> Dataset | None:
     Raises:
         InvalidInputError: Something else is there.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not _is_taken(path):
         return None
     if not (path / "dataset.json").is_file():
         raise InvalidInputError(f"{path} exists and is not a dataset. Choose another output, or remove it first.")
@@ -65,6 +75,16 @@ def made_by_same_command(path: Path, info: Mapping[str, Any]) -> Dataset | None:
             "Choose another output, or remove the directory first."
         )
     return read_dataset(path)
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether anything but an empty directory is at the place of the output."""
+    try:
+        if path.is_dir():
+            return any(path.iterdir())
+        return path.is_symlink() or path.exists()
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be looked at: {error.strerror}. Choose another --output.") from error
 
 
 def _command(info: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +108,7 @@ class DatasetWriter:
 
     def __enter__(self) -> Self:
         """Make the hidden directory that later becomes the dataset."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if _is_taken(self.path):
             raise InvalidInputError(f"{self.path} exists already. Choose another output, or remove it first.")
         self._new_parents = [parent for parent in self._place.parents if not parent.exists()]
         self._stop = stop_at_once(f"Stopped; nothing was left at {self.path}. Run the same command to start over.")
@@ -249,7 +269,8 @@ def _write_tables(path: Path, info: Mapping[str, Any], samples: pd.DataFrame, ta
         _flush(file)
         files[file.name] = {name: value for name, value in describe_input(file).items() if name != "path"}
     head = {"format": FORMAT, "version": VERSION, "created_by": f"isoheads {_own_version()}"}
-    text = json.dumps({**head, **info, "tissues": tissues, "files": files}, indent=2, ensure_ascii=False) + "\n"
+    whole = {**head, **info, "tissues": tissues, "files": files}
+    text = json.dumps({**whole, "sha256": info_digest(whole)}, indent=2, ensure_ascii=False) + "\n"
     (path / "dataset.json").write_text(text, encoding="utf-8")
     _flush(path / "dataset.json")
 

@@ -221,7 +221,7 @@ def test_predictions_that_are_no_numbers_are_not_handed_out(study: FakeStudy, ru
 
 def test_predictions_carry_the_labels_of_both_datasets(study: FakeStudy, run: Path, tmp_path: Path) -> None:
     other = make_dataset(tmp_path / "other", n_genes=24, targets=False)
-    info = json.loads((other.path / "dataset.json").read_text()) | {"labels": ["drawn by hand"]}
+    info = json.loads((other.path / "dataset.json").read_text()) | {"labels": ["drawn by hand"], "sha256": None}
     (other.path / "dataset.json").write_text(json.dumps(info))
     result = predict(run, other.path, study.cache, tmp_path / "p.parquet")
     stored = json.loads(pq.read_schema(tmp_path / "p.parquet").metadata[b"isoheads"])["labels"]

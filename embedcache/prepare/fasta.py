@@ -15,7 +15,7 @@ from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNam
 from embedcache.prepare.common import check_header, check_unit, join_targets, provenance, target_frame
 from embedcache.sequences import Modality, read_fasta
 from embedcache.splits import SplitRule, split_name
-from embedcache.tables import TargetTable, read_table, read_target_table
+from embedcache.tables import TargetTable, read_names, read_table, read_target_table
 
 __all__ = ["prepare_fasta", "read_genes"]
 
@@ -122,8 +122,7 @@ def read_genes(path: Path | None, splits: SplitRule) -> tuple[dict[str, str], di
     table = read_table(path)
     if len(table.columns) < 2:
         raise InvalidInputError(f"{path} has one column. Give a table with a header: transcript, gene.")
-    ids = [str(value) for value in table.iloc[:, 0]]
-    genes = [str(value) for value in table.iloc[:, 1]]
+    ids, genes = (read_names(path, table, str(column)) for column in table.columns[:2])
     twice = [name for name, n in Counter(ids).items() if n > 1]
     if twice:
         raise InvalidInputError(f"{path}: transcript {twice[0]!r} comes twice. Give each one row.")
@@ -131,7 +130,7 @@ def read_genes(path: Path | None, splits: SplitRule) -> tuple[dict[str, str], di
     if splits.kind == "column":
         if splits.column not in table.columns:
             raise UnknownNameError(f"column of {path}:", splits.column, map(str, table.columns))
-        values = [str(value) for value in table[splits.column]]
+        values = read_names(path, table, splits.column)
         for line, value in enumerate(values, start=2):
             split_name(value, f"{path}, line {line}: ")
         split_of = dict(zip(ids, values, strict=True))

@@ -22,7 +22,7 @@ from embedcache.prepare.genome import check_dna_length
 from embedcache.prepare.isoformer_rows import RowReader
 from embedcache.sequences import Modality
 from embedcache.splits import SplitRule, split_name
-from embedcache.tables import stream_table
+from embedcache.tables import MOST_TPM, stream_table
 
 __all__ = ["TISSUES", "TableValues", "prepare_isoformer"]
 
@@ -168,6 +168,7 @@ def _targets(path: Path, chunk: pd.DataFrame, tissues: list[str], values: TableV
     cells = chunk[tissues]
     numbers: NDArray[np.float64] = cells.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     bad = (~np.isfinite(numbers) & (cells != "").to_numpy()) | ((numbers < 0) & (values != "z-score"))
+    bad |= (numbers > MOST_TPM) & (values == "tpm")
     if bad.any():
         row, column = (int(i) for i in np.argwhere(bad)[0])
         raise InvalidInputError(

@@ -25,6 +25,11 @@ def contig_aliases(name: str) -> list[str]:
     return [bare if name.startswith("chr") else f"chr{name}"]
 
 
+def _is_place(text: str) -> bool:
+    """Whether a text is a 1-based coordinate on any genome there is."""
+    return text.isascii() and text.isdigit() and len(text) < 16 and int(text) >= 1
+
+
 @dataclass(slots=True, kw_only=True)
 class RowReader:
     """Turns rows of the table into samples one by one, and counts."""
@@ -58,6 +63,9 @@ class RowReader:
         identifier = row["transcript_id_gtex"]
         if not identifier:
             raise InvalidInputError(f"{self.path}, line {line}: no transcript ID. Give every row its ID.")
+        for name in (identifier, row["gene_id_gtex"], row["chr"]):
+            if not name.isprintable():
+                raise InvalidInputError(f"{self.path}, line {line}: {name!r} is no name. Write printable letters.")
         if (first := self.lines.setdefault(identifier, line)) != line:
             raise InvalidInputError(
                 f"{self.path}, line {line}: transcript {identifier!r} was on line {first}. Give each one row."
@@ -65,6 +73,8 @@ class RowReader:
         if not row["RNA"]:
             self.left_out["transcripts without RNA"] += 1
             return False
+        if not row["gene_id_gtex"]:
+            self.counts["transcripts that are genes of their own"] += 1
         contig = row["chr"]
         code = self.genetic_codes.get(contig, 2 if contig in VERTEBRATE_MITOCHONDRIA else 1)
         rna = normalise(row["RNA"], "rna")
@@ -91,7 +101,7 @@ class RowReader:
         """Strand and 0-based TSS."""
         strand = _STRANDS.get(row["strand"].removesuffix(".0"))
         start, end = (row[name].removesuffix(".0") for name in ("start", "end"))
-        if strand is None or not (start.isdecimal() and end.isdecimal() and 1 <= int(start) <= int(end)):
+        if strand is None or not (_is_place(start) and _is_place(end) and int(start) <= int(end)):
             raise InvalidInputError(
                 f"{self.path}, line {line}: strand {row['strand']!r}, start {row['start']!r}, end {row['end']!r}. "
                 "Expected + or -, and 1-based start <= end."
