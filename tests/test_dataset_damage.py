@@ -130,7 +130,7 @@ def test_damaged_sequences_are_told_in_one_line(tmp_path: Path, damage: str) -> 
 def test_a_sequence_that_samples_have_cannot_go_missing(tmp_path: Path) -> None:
     dataset = write(tmp_path / "d")
     table = pd.read_parquet(tmp_path / "d" / "sequences.parquet")
-    table[table["sequence"] != "ACGTACGT"].to_parquet(tmp_path / "d" / "sequences.parquet")
+    table[table["sequence"] != "ACGTACGT"].to_parquet(tmp_path / "d" / "sequences.parquet", index=False)
     with pytest.raises(InvalidInputError, match="lacks 1 dna sequences that samples have"):
         list(dataset.sequences("dna"))
 
