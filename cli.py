@@ -1,7 +1,8 @@
 """The two commands, ``embedcache`` and ``heads``: which subcommands they have, and how they end.
 
 Exit codes: 0 done, 1 something found on the way was wrong (one line says what, where and what to do), 2 wrong
-usage, 128 + n stopped cleanly by signal n (130 Ctrl-C, 143 SIGTERM). Anything else is our bug and keeps its traceback.
+usage, 3 done but for sequences that the encoder cannot take (they are named), 128 + n stopped cleanly by signal n (130
+Ctrl-C, 143 SIGTERM). Anything else is our bug and keeps its traceback.
 """
 
 import os
@@ -10,7 +11,7 @@ import sys
 import typer
 
 from embedcache.commands import app as embedcache_app
-from embedcache.errors import EmbedCacheError, InvalidSettingError
+from embedcache.errors import EmbedCacheError, InvalidSettingError, SkippedError
 from embedcache.interrupt import StoppedError
 from heads.commands import app as heads_app
 
@@ -34,6 +35,8 @@ def _run(app: typer.Typer) -> None:
         app()
     except StoppedError as error:
         sys.exit(_say(error, 128 + error.signal_number))
+    except SkippedError as error:
+        sys.exit(_say(error, 3))
     except InvalidSettingError as error:
         sys.exit(_say(error, 2))
     except EmbedCacheError as error:

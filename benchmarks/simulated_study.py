@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 
 from embedcache.dataset import Dataset
-from embedcache.modality import build_modality
+from embedcache.job import BuildJob, run_job
 from embedcache.prepare.simulate import prepare_simulate
 from embedcache.prepare.simulated_genes import gc_share, residue_score
 from embedcache.sequences import MODALITIES, Modality
@@ -65,7 +65,7 @@ def prepare(base: Path, n_genes: int, seed: int) -> Dataset:
     splits = SplitRule(validation_fraction=0.15, test_fraction=0.25, seed=seed)
     dataset = prepare_simulate(output=base / "dataset", n_genes=n_genes, seed=seed, splits=splits)
     for modality in MODALITIES:
-        build_modality(dataset=base / "dataset", cache=base / "cache", modality=modality)
+        run_job(BuildJob(dataset=base / "dataset", cache=base / "cache", modality=modality))
     return dataset
 
 

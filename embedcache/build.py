@@ -9,7 +9,7 @@ from pathlib import Path
 
 from embedcache.embedding import Embedder
 from embedcache.encoders.spec import Encoder
-from embedcache.errors import CacheError
+from embedcache.errors import CacheError, SkippedError
 from embedcache.info import format_bytes
 from embedcache.interrupt import stop_requests
 from embedcache.place import Place, parse_place
@@ -51,6 +51,20 @@ class BuildReport:
     skipped: tuple[Poisoned, ...]
     """Sequences that cannot be embedded, found now or before."""
     seconds: float
+
+    def raise_if_skipped(self) -> None:
+        """Raise what the command ends with.
+
+        Raises:
+            SkippedError: Sequences could not be embedded; names them.
+        """
+        if self.skipped:
+            named = "; ".join(f"{one.id} ({one.reason})" for one in self.skipped[:5])
+            more = f" and {len(self.skipped) - 5:,} more" if len(self.skipped) > 5 else ""
+            raise SkippedError(
+                f"{len(self.skipped):,} sequences cannot be embedded and were skipped: {named}{more}. All others are "
+                f"in the cache; reasons are in {self.store}/claims/quarantine. Try them again with --retry."
+            )
 
     @property
     def store(self) -> Place:

@@ -6,6 +6,7 @@ EmbedCacheError
 │   └── InvalidSettingError                    a setting out of its range; wrong usage, exit code 2
 ├── UnknownNameError       (also LookupError)  an encoder, a tissue, a column that does not exist
 ├── MissingDependencyError (also ImportError)  an optional package or downloaded weights that are not here
+├── SkippedError                               sequences that an encoder cannot embed; exit code 3
 └── CacheError                                 a store on disk
     ├── CacheMismatchError                     built with other settings
     ├── CacheIncompleteError                   sequences that are not in it
@@ -25,6 +26,7 @@ __all__ = [
     "InvalidSequenceError",
     "InvalidSettingError",
     "MissingDependencyError",
+    "SkippedError",
     "UnknownNameError",
 ]
 
@@ -71,6 +73,10 @@ class UnknownNameError(EmbedCacheError, LookupError):
         close = get_close_matches(name, known, n=1)
         hint = f"Did you mean {close[0]!r}?" if close else f"Choose from: {', '.join(known) or 'nothing'}."
         super().__init__(f"Unknown {kind} {name!r}. {hint}")
+
+
+class SkippedError(EmbedCacheError):
+    """Everything was embedded but some sequences that the encoder cannot take; the commands exit with code 3."""
 
 
 class MissingDependencyError(EmbedCacheError, ImportError):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from embedcache.modality import build_modality
+from embedcache.job import BuildJob, run_job
 from embedcache.prepare.simulate import prepare_simulate
 from embedcache.sequences import MODALITIES, Modality
 from embedcache.splits import SplitRule
@@ -24,7 +24,7 @@ def test_three_modalities_explain_more_than_any_one_in_the_planted_order(tmp_pat
         output=dataset, n_genes=160, dna_length=768, noncoding_share=0, shares=SHARES, splits=splits
     ).info["truth"]
     for modality in MODALITIES:
-        build_modality(dataset=dataset, cache=cache, modality=modality, encoder=None)
+        run_job(BuildJob(dataset=dataset, cache=cache, modality=modality))
     reached = {}
     for chosen in (*((m,) for m in MODALITIES), MODALITIES):
         run = tmp_path / "+".join(chosen)

@@ -1,0 +1,63 @@
+"""The subcommands that look after a cache. Each one translates its options and calls one public function."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedcache.options import CacheOption, JsonOption
+from embedcache.sequences import Modality
+
+__all__ = ["encoders", "gc", "info", "verify"]
+
+
+def info(cache: CacheOption = "cache", as_json: JsonOption = False) -> None:
+    """List the stores of a cache."""
+    from embedcache.info import describe_cache, format_cache
+
+    stores = describe_cache(cache)
+    print(json.dumps([store.to_json() for store in stores], indent=1) if as_json else format_cache(stores))
+
+
+def encoders(
+    modality: Annotated[Modality | None, typer.Option(help="Only those that read it.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the encoders that can be used, with width, limit, licence and where their weights are."""
+    from embedcache.encoders.listing import format_cards, list_cards
+
+    cards = list_cards(modality)
+    print(json.dumps(cards, indent=1) if as_json else format_cards(cards))
+
+
+def verify(
+    cache: CacheOption = "cache",
+    dataset: Annotated[
+        Path | None, typer.Option(help="Also look whether every sequence of this dataset is there.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option(help="Withdraw damaged commits, so that the next build computes them. Not during a build.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Read every byte of a cache and compare its checksum; exit code 1 if any is wrong."""
+    from embedcache.care import verify_cache
+
+    report = verify_cache(cache, dataset=dataset, repair=repair)
+    print(json.dumps(report.to_json(), indent=1) if as_json else report)
+    report.raise_if_damaged()
+
+
+def gc(
+    cache: CacheOption = "cache",
+    older_than_hours: Annotated[
+        float, typer.Option(min=0, help="Spare younger files: a build may be about to commit them.")
+    ] = 12.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what killed builds left behind: orphan shards and temporary files."""
+    from embedcache.care import collect_cache
+
+    found = collect_cache(cache, older_than_hours)
+    print(json.dumps([one.to_json() for one in found], indent=1) if as_json else "\n".join(map(str, found)))

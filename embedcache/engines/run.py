@@ -1,0 +1,102 @@
+"""One build on any engine: start workers, take their ends together."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from embedcache.engines.names import EngineName
+from embedcache.errors import CacheError, InvalidSettingError
+from embedcache.job import BuildJob, run_job
+
+if TYPE_CHECKING:
+    from embedcache.build import BuildReport
+
+__all__ = ["Engine", "WorkerEnd", "run_build"]
+
+log = logging.getLogger(__name__)
+
+ENGINES: dict[EngineName, str] = {
+    "local": "embedcache.engines.local:LocalEngine",
+    "ray": "embedcache.engines.ray_cluster:RayEngine",
+    "slurm": "embedcache.engines.slurm:SlurmEngine",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnd:
+    """How one worker ended: with a report when no task was open any more, or with an error."""
+
+    report: "BuildReport | None"
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """Starts workers. Each runs ``run_job``: they share the work through the store and need nothing from the engine."""
+
+    def run(self, job: BuildJob, *, workers: int) -> Iterator[WorkerEnd]:
+        """Start workers, start those again that die without an error of their own, and tell how each ended."""
+        ...
+
+
+def run_build(
+    job: BuildJob,
+    *,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    supervised: bool = False,
+    options: Mapping[str, str] | None = None,
+) -> "BuildReport":
+    """Run a build to its end.
+
+    Args:
+        job: What to build. ``job.workers`` of it is set to ``workers`` unless it is larger.
+        engine: Name of the engine.
+        workers: Processes to start; None takes one, or one a GPU.
+        supervised: Also a single local worker gets a process of its own, started again when it dies.
+        options: For the engine: what submitit or Ray take.
+
+    Returns:
+        What the workers did together.
+
+    Raises:
+        CacheError: No worker finished.
+        EmbedCacheError: What a single worker in this process raises.
+    """
+    given = dict(options or {})
+    if engine == "local" and given:
+        raise InvalidSettingError(f"The local engine takes no options, found {sorted(given)}. Leave them out.")
+    count = workers or _one_a_gpu(job, engine)
+    if engine == "local" and count == 1 and not supervised:
+        return run_job(job)
+    module, _, name = ENGINES[engine].partition(":")
+    chosen: Engine = getattr(import_module(module), name)(**({"options": given} if engine != "local" else {}))
+    ends = list(chosen.run(replace(job, workers=max(count, job.workers)), workers=count))
+    return _together(ends)
+
+
+def _together(ends: list[WorkerEnd]) -> "BuildReport":
+    """One report of all workers. One that finished has seen every task committed, so the others may have failed."""
+    reports = [end.report for end in ends if end.report is not None]
+    errors = [end.error for end in ends if end.error is not None]
+    if not reports:
+        raise CacheError(f"none of {len(ends)} workers finished: {errors[0] if errors else 'they all died'}")
+    for error in errors:
+        log.warning("a worker failed and others did its work: %s", error)
+    return replace(
+        reports[0],
+        computed=sum(report.computed for report in reports),
+        tokens=sum(report.tokens for report in reports),
+        cropped=max(report.cropped for report in reports),
+        skipped=tuple({one.id: one for report in reports for one in report.skipped}.values()),
+        seconds=max(report.seconds for report in reports),
+    )
+
+
+def _one_a_gpu(job: BuildJob, engine: EngineName) -> int:
+    if engine != "local" or job.device not in ("auto", "cuda"):
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count()) if job.device == "auto" else 1
