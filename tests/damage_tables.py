@@ -53,9 +53,7 @@ def make_gct(rng: Random) -> tuple[bytes, bytes]:
     head = ["#1.2", f"{len(rows)}\t{len(names)}", "\t".join(["transcript_id", "gene_id", *names])]
     if rng.random() < 0.1:
         head = head[2:]
-    tissues = [
-        f"{name}\t{rng.choice(['Liver', 'Skin - arm', ''])}\tx" for name in [*names[1:], "S-other"]
-    ]
+    tissues = [f"{name}\t{rng.choice(['Liver', 'Skin - arm', ''])}\tx" for name in [*names[1:], "S-other"]]
     tissues.append("S-0\tSkin - arm\tx")
     attributes = "\n".join(["SAMPID\tSMTSD\tOTHER", *rng.sample(tissues, len(tissues)), ""])
     return "\n".join([*head, *(row[0] for row in rows), ""]).encode(), attributes.encode()
