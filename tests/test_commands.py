@@ -72,7 +72,7 @@ def test_the_main_job_through_the_commands(tmp_path: Path) -> None:
     [
         pytest.param("embedcache", "build --modality rna", 1, "dataset", id="no dataset"),
         pytest.param("embedcache", "build --modality dnaa", 2, "dnaa", id="unknown modality"),
-        pytest.param("embedcache", "build --modality rna --engine ray", 2, "ray", id="unknown engine"),
+        pytest.param("embedcache", "build --modality rna --engine spark", 2, "spark", id="unknown engine"),
         pytest.param("embedcache", "prepare fasta --rna none.fa", 1, "none.fa does not exist", id="no file"),
         pytest.param("embedcache", "info", 1, "cache does not exist", id="no cache"),
         pytest.param("embedcache", "prepare fasta", 2, "Give --dna", id="nothing to prepare"),
