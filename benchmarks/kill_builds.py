@@ -82,7 +82,7 @@ def drill(directory: Path, options: argparse.Namespace) -> None:
     out, _ = process.communicate()
     assert process.returncode == 0 and "done" in out
     assert check(store, whole) == len(whole)
-    orphans = len(list((store / "tokens" / "c").glob("*"))) - len(np.unique(EmbeddingStore(store)._shard))
+    orphans = len(list((store / "tokens" / "c").glob("*"))) - len(np.unique(EmbeddingStore(store)._entries["shard"]))
     print(
         f"finished: {len(whole):,} of {len(whole):,} sequences equal to the undisturbed build; {orphans} orphan shards"
     )

@@ -6,7 +6,7 @@ that "behind" is a comparison of names and never of times. It may be missing, ol
 
 import io
 import json
-import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +23,12 @@ Record = tuple[Array, Mapping[str, Any]]
 """Entries of a commit, dtype ENTRY, and its header."""
 HEADER_SUM = b', "header_crc32c": '
 FIRST_FIELDS = {"version", "task", "sequences", "crc32c"}
+NPY_HEAD = re.compile(
+    rb"\x93NUMPY\x01\0..\{'descr': (?:%s|'<U(?P<text>\d{1,4})'), 'fortran_order': False, "
+    rb"'shape': \((?P<count>\d{1,12}),\), \} *\n" % re.escape(str(ENTRY.descr).encode()),
+    re.DOTALL,
+)
+"""Of an array of entries, or of names."""
 
 
 def committed_tasks(files: Files) -> list[str]:
@@ -82,12 +88,14 @@ def _parse_record(root: Place, task: str, data: bytes) -> tuple[bytes, Mapping[s
         is_whole = header.keys() == FIRST_FIELDS or header_sum == b"%d}" % crc32c(text)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(root, task, str(error)) from error
+    if not is_whole:
+        raise _damaged(root, task, "its checksum does not match")
     if is_newer:
         raise CacheError(
             f"{root / 'commits' / task} has version {version}, this isoheads reads up to {FORMAT_VERSION}. "
             "Update isoheads."
         )
-    if not is_whole or right != (task, len(body), crc32c(body)):
+    if right != (task, len(body), crc32c(body)):
         raise _damaged(root, task, "its checksum does not match")
     return body, header
 
@@ -123,31 +131,36 @@ def _sorted_by_key(entries: Array) -> Array:
 
 def _read_index(files: Files) -> tuple[Array, list[str]]:
     """What ``write_index`` saved; nothing if there is no file or it is not ours, for the records know all."""
+    nothing: tuple[Array, list[str]] = np.zeros(0, ENTRY), []
     try:
-        data = files.read("index.npy")
+        data = files.read_array("index.npy")
         entries, end = _array_at(data, 0)
-        tasks, end = _array_at(data, end)
-        checksum, _ = _array_at(data, end)
-    except (FileNotFoundError, ValueError, EOFError, SyntaxError):
-        return np.zeros(0, ENTRY), []
+        names, _ = _array_at(data, end)
+        tasks: list[str] = names.tolist()
+    except (FileNotFoundError, ValueError):
+        return nothing
     except OSError as error:
         raise CacheDamagedError(
             f"{files.place / 'index.npy'} cannot be read: {error.strerror}. Delete it; it is made again."
         ) from error
-    if entries.dtype != ENTRY or crc32c(entries) != checksum:
-        return np.zeros(0, ENTRY), []
-    return entries, tasks.tolist()
+    is_ours = entries.dtype == ENTRY and names.dtype.kind == "U"
+    return (entries, tasks) if is_ours and data[-4:].tobytes() == np.uint32(crc32c(entries)).tobytes() else nothing
 
 
-def _array_at(data: bytes, start: int) -> tuple[Array, int]:
-    """The array that ``numpy.save`` wrote at ``start``, and its end; ``numpy.load`` would copy it twice."""
-    file = io.BytesIO(data)
-    file.seek(start)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("another version of npy")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    array = np.frombuffer(data, dtype, math.prod(shape), file.tell()).reshape(shape)
-    return array, file.tell() + array.nbytes
+def _array_at(data: Array, start: int) -> tuple[Array, int]:
+    """The array that ``numpy.save`` wrote at ``start``, and its end.
+
+    ``numpy.load`` would copy it twice, and has no one error for a header that is damaged.
+
+    Raises:
+        ValueError: There is no array of entries or of names.
+    """
+    head = NPY_HEAD.match(data[start : start + 1024].tobytes())
+    if head is None:
+        raise ValueError("no header as numpy.save writes it")
+    dtype = ENTRY if head["text"] is None else np.dtype(f"<U{head['text'].decode()}")
+    array = np.frombuffer(data, dtype, int(head["count"]), start + head.end())
+    return array, start + head.end() + array.nbytes
 
 
 def write_index(root: str | Place) -> None:

@@ -53,10 +53,11 @@ ENTRY = np.dtype(
 """One committed sequence: the halves of its key, its shard, first row, number of rows, checksum of its bytes."""
 
 
-def crc32c(array: Array) -> int:
-    """Checksum of the bytes of an array."""
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    data.flags.writeable = False  # google_crc32c refuses what it could change
+def crc32c(data: Array | bytes) -> int:
+    """Checksum of bytes, or of the bytes of an array."""
+    if not isinstance(data, bytes):
+        data = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        data.flags.writeable = False  # google_crc32c refuses what it could change
     return int(google_crc32c.value(data))
 
 

@@ -14,6 +14,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from embedcache.errors import CacheError, InvalidSettingError
 from embedcache.place import ObjectUrl
 from embedcache.store.files import FileStatus
@@ -55,11 +58,7 @@ class ObjectFiles:
         """One request; what goes wrong is told in one line without addresses or keys that the server repeats."""
         from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 
-        if os.getpid() != self._process:
-            raise CacheError(
-                f"{self.place} was opened before this process was forked, and its network client cannot be shared. "
-                "Use spawned workers: DataLoader(..., multiprocessing_context='spawn')."
-            )
+        self.check_process()
         try:
             return function(*args, **kwargs)
         except AlreadyExistsError:
@@ -72,9 +71,20 @@ class ObjectFiles:
                 "AWS_ENDPOINT_URL and the credentials in the environment, then run the same command again."
             ) from None
 
+    def check_process(self) -> None:
+        """Raise CacheError in a process that was forked: it has no part in the threads of the client."""
+        if os.getpid() != self._process:
+            raise CacheError(
+                f"{self.place} was opened before this process was forked, and its network client cannot be shared. "
+                "Use spawned workers: DataLoader(..., multiprocessing_context='spawn')."
+            )
+
     def read(self, name: str) -> bytes:  # noqa: D102
         data: bytes = self._call(lambda: self._client.get(name).bytes().to_bytes())
         return data
+
+    def read_array(self, name: str) -> NDArray[np.uint8]:  # noqa: D102
+        return np.frombuffer(self.read(name), np.uint8)
 
     def read_ranges(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> list[Any]:
         """Bytes of several parts of one object, as buffers."""

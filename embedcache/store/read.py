@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcache.encoders.spec import EncoderSpec
-from embedcache.errors import CacheDamagedError, CacheIncompleteError
+from embedcache.errors import CacheDamagedError, CacheIncompleteError, InvalidInputError
 from embedcache.place import Place, parse_place
 from embedcache.store.files import open_files
 from embedcache.store.index import load_entries
@@ -44,20 +44,25 @@ class Shards(Protocol):
 class EmbeddingStore(Mapping[bytes, Array]):
     """The embeddings of one encoder spec that were committed when it was opened.
 
-    A Mapping from sequence key (16 bytes) to a read-only array (tokens, width). Batches are faster: ``find``
-    positions once, then ``packed`` or ``prefetch``. Views of a local store are maps of files: writing to one ends
-    the process.
+    A Mapping from sequence key (16 bytes) to a read-only array (tokens, width). Batches are faster: ``find`` positions
+    once, then ``packed`` or ``prefetch``. A ``view`` of a local store maps a file: writing to it ends the process.
     """
 
     def __init__(self, root: str | Place) -> None:
         self.root = parse_place(root)
         self.files = open_files(self.root)
         self.layout = read_layout(self.files)
-        entries, self.tasks, self.index_is_current = load_entries(self.files)
-        self._high, self._low = (np.ascontiguousarray(entries[name]) for name in ("high", "low"))
-        self._shard, self._start, self._crc = (entries[name].astype(np.int64) for name in ("shard", "start", "crc"))
-        self.lengths: NDArray[np.int64] = entries["length"].astype(np.int64)
+        self._entries, self.tasks, self.index_is_current = load_entries(self.files)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
         """Rows of each sequence, by position."""
+        return self._entries["length"].astype(np.int64)
+
+    @cached_property
+    def _high(self) -> NDArray[np.uint64]:
+        """First halves of the keys, sorted: a search would copy them, each time, from between the other fields."""
+        return np.ascontiguousarray(self._entries["high"])
 
     @classmethod
     def open(cls, root: str | Place) -> "EmbeddingStore":
@@ -93,31 +98,44 @@ class EmbeddingStore(Mapping[bytes, Array]):
         return int(self.lengths.sum())
 
     def __len__(self) -> int:
-        return len(self._high)
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[bytes]:
-        pairs = np.stack([self._high, self._low], axis=1).astype(">u8")
+        pairs = np.stack([self._entries["high"], self._entries["low"]], axis=1).astype(">u8")
         return (pair.tobytes() for pair in pairs)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, bytes) and len(key) == 16 and int(self.find([key])[0]) >= 0
+        return self._position(key) >= 0
 
     def __getitem__(self, key: bytes) -> Array:
         """Token embeddings (tokens, width); bfloat16, which numpy lacks, and int8 come as float32."""
-        position = int(self.find([key])[0])
+        position = self._position(key)
         if position < 0:
             raise KeyError(key)
         rows = self.decode(self.view(position))
-        return rows.float().numpy() if self.dtype == "bfloat16" else rows.numpy()
+        array: Array = (rows.float() if self.dtype == "bfloat16" else rows).numpy()
+        array.flags.writeable = False  # else numpy would write to the map of a file, and the process would end
+        return array
+
+    def _position(self, key: object) -> int:
+        """Position of anything: -1 for what is absent, or no key at all."""
+        return int(self.find([key])[0]) if isinstance(key, bytes) and len(key) == 16 else -1
 
     def find(self, keys: Sequence[bytes]) -> Positions:
-        """Positions of keys, -1 for an absent one, (len(keys),). All 128 bits are compared."""
+        """Positions of keys, -1 for an absent one, (len(keys),). All 128 bits are compared.
+
+        Raises:
+            InvalidInputError: Something is not 16 bytes.
+        """
+        if {*map(type, keys)} - {bytes} or {*map(len, keys)} - {16}:  # laid end to end they might look right
+            wrong = next(key for key in keys if not isinstance(key, bytes) or len(key) != 16)
+            raise InvalidInputError(f"{wrong!r} is no sequence key. Give 16 bytes, as `sequence_key` makes them.")
         high, low = np.frombuffer(b"".join(keys), ">u8").astype("u8").reshape(-1, 2).T
         position = np.searchsorted(self._high, high)
-        while len(self._high):  # a second round only where 64 bits of two keys are equal
-            here = np.minimum(position, len(self._high) - 1)
-            same = (position < len(self._high)) & (self._high[here] == high)
-            other = same & (self._low[here] != low)
+        while len(self):  # a second round only where 64 bits of two keys are equal
+            here = np.minimum(position, len(self) - 1)
+            same = (position < len(self)) & (self._high[here] == high)
+            other = same & (self._entries["low"][here] != low)
             if not other.any():
                 return np.where(same, here, -1).astype(np.int64)
             position = position + other
@@ -166,7 +184,9 @@ class EmbeddingStore(Mapping[bytes, Array]):
 
     def _places(self, positions: Positions) -> Iterable[tuple[int, int, int]]:
         """Shard, first row and rows of each sequence; gathered at once, for a batch spends its time here."""
-        return zip(*(x[positions].tolist() for x in (self._shard, self._start, self.lengths)), strict=True)
+        found = self._entries[positions]
+        columns = found["shard"], found["start"], self.lengths[positions]
+        return zip(*(column.tolist() for column in columns), strict=True)
 
     def packed(self, positions: Positions | Sequence[int], out: "Tensor | None" = None) -> "Ragged":
         """Sequences laid end to end, values (N, columns) as stored; ``decode`` makes numbers of int8.
@@ -251,7 +271,9 @@ class EmbeddingStore(Mapping[bytes, Array]):
         """Positions of sequences whose bytes are not those of their record."""
         import torch
 
-        return [p for p in range(len(self)) if crc32c(self.view(p).view(torch.uint8).numpy()) != self._crc[p]]
+        return [
+            p for p in range(len(self)) if crc32c(self.view(p).view(torch.uint8).numpy()) != self._entries["crc"][p]
+        ]
 
     def check_shards(self) -> None:
         """Look whether every committed shard is there in its length; reads nothing but sizes.
@@ -259,17 +281,19 @@ class EmbeddingStore(Mapping[bytes, Array]):
         Raises:
             CacheDamagedError: Some are missing or cut.
         """
-        n_rows = np.zeros(int(self._shard.max(initial=-1)) + 1, np.int64)
-        np.maximum.at(n_rows, self._shard, self._start + self.lengths)
+        shards = self._entries["shard"].astype(np.int64)
+        numbers = np.unique(shards).tolist()
+        n_rows = np.zeros(max(numbers, default=-1) + 1, np.int64)
+        np.maximum.at(n_rows, shards, self._entries["start"] + self.lengths)
         sizes = {name: status.size for name, status in self.files.statuses("tokens/c").items()}
         lost = [
             number
-            for number in np.unique(self._shard).tolist()
+            for number in numbers
             if sizes.get(f"tokens/c/{number}/0", 0)
             < -(-int(n_rows[number]) // INNER_ROWS) * self.layout.inner_bytes + self.layout.index_bytes
         ]
         if lost:
             raise CacheDamagedError(
-                f"{len(lost)} of {len(np.unique(self._shard))} shards are missing or cut, such as "
+                f"{len(lost)} of {len(numbers)} shards are missing or cut, such as "
                 f"{self.root / 'tokens' / 'c' / str(lost[0]) / '0'}. {REPAIR}"
             )
