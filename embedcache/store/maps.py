@@ -2,7 +2,6 @@
 
 import mmap
 import resource
-import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +24,6 @@ class MappedShards:
     def __init__(self, root: Path, layout: Layout) -> None:
         self.root, self.layout = root, layout
         self._maps: dict[int, tuple[Tensor, int, mmap.mmap]] = {}
-        self._lock = threading.Lock()
         _allow_many_files()
 
     def views(self, places: Iterable[tuple[int, int, int]]) -> list[Tensor]:
@@ -51,10 +49,8 @@ class MappedShards:
         return self.root / "tokens" / "c" / str(number) / "0"
 
     def _map(self, number: int) -> tuple[Tensor, int, mmap.mmap]:
-        with self._lock:
-            if number not in self._maps:
-                self._maps[number] = _map_shard(self._path(number), self.layout)
-            return self._maps[number]
+        # no lock: a process that is forked while another thread holds it would wait for ever; a second map is dropped
+        return self._maps.setdefault(number, _map_shard(self._path(number), self.layout))
 
 
 def _map_shard(path: Path, layout: Layout) -> tuple[Tensor, int, mmap.mmap]:

@@ -45,6 +45,7 @@ class FetchedShards:
 
     def advise(self, places: Iterable[RowPlace]) -> None:
         """Begin to fetch these rows; returns before they are here."""
+        self.files.check_process()  # in a forked process the pool has no threads, and nobody would answer
         with self._lock:
             fresh = sorted({place for place in places if place not in self._coming})
             for _, group in groupby(fresh, key=lambda place: place[0]):
