@@ -1,9 +1,9 @@
 """What a power cut could take from a build: its system calls are traced, and replayed on a disk that forgets.
 
-The disk of the replay keeps what was flushed and nothing else: the bytes of a file after fsync of the file, a name after
-fsync of its directory. At the moment each commit record gets its name, all that it speaks of must have been kept: the
-record, its shards, the names of both and of every directory above them. As a control the same is replayed for a
-build whose fsync does nothing; there every record must be found wanting. Needs strace.
+The disk of the replay keeps what was flushed and nothing else: the bytes of a file after fsync of the file, a name
+after fsync of its directory. At the moment each commit record gets its name, all that it speaks of must have been
+kept: the record, its shards, the names of both and of every directory above them. As a control the same is replayed
+for a build whose fsync does nothing; there every record must be found wanting. Needs strace.
 
     python benchmarks/power_cut.py [--sequences 400]
 """

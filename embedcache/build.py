@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from embedcache.embedding import Embedder
 from embedcache.encoders.spec import Encoder
 from embedcache.errors import CacheError, SkippedError
@@ -141,15 +143,11 @@ def build_products(
     if tokens_per_batch < 1:
         raise CacheError(f"tokens per batch is {tokens_per_batch}, expected at least 1. Raise --tokens-per-batch.")
     started, files = time.monotonic(), products[0].files
-    for product in products:
-        if open_files(product.root).exists("zarr.json"):
-            product.present = EmbeddingStore(product.root)
-            product.present.check_shards()
+    _open_present(products)
     given_up = read_quarantine(files)
     if retry:
         release(files, given_up)
         given_up = {}
-    worker = None
     with make_plan(records, encoder.spec, [product.present for product in products], given_up) as plan:
         for product in products:
             longest = product.n_rows(max(plan.lengths, default=0))
@@ -158,26 +156,68 @@ def build_products(
                 product.root, product.spec, longest=max(longest, limit), shard_bytes=shard_bytes
             )
             _check_room(plan, product)
-        if plan.keys:
-            tasks = _settle(plan, products, workers)
-            embedder = Embedder(encoder, products, tokens_per_batch)
-            worker = _work(plan, tasks, embedder, ttl)
-        for product in products:
-            write_index(product.root)
-        skipped = read_quarantine(files) if plan.given_up else {}
+        done = _work_to_the_end(plan, Embedder(encoder, products, tokens_per_batch), workers, ttl)
+        skipped = _skipped(plan, products)
     return BuildReport(
         stores=tuple(product.root for product in products),
         distinct=plan.distinct,
         repeated=plan.repeated,
-        computed=worker.computed if worker else 0,
-        tokens=worker.tokens if worker else 0,
+        computed=sum(worker.computed for worker in done),
+        tokens=sum(worker.tokens for worker in done),
         cropped=plan.cropped,
-        skipped=tuple(skipped[key] for key in plan.given_up if key in skipped),
+        skipped=skipped,
         seconds=time.monotonic() - started,
     )
 
 
-def _settle(plan: Plan, products: Sequence[Product], workers: int) -> list[Task]:
+def _open_present(products: Sequence[Product]) -> None:
+    """Look what is committed."""
+    for product in products:
+        if open_files(product.root).exists("zarr.json"):
+            product.present = EmbeddingStore(product.root)
+            product.present.check_shards()
+
+
+def _absent(keys: Sequence[bytes], products: Sequence[Product]) -> list[bytes]:
+    """Those keys that a store lacked when it was looked at."""
+    absent = np.zeros(len(keys), bool)
+    for product in products:
+        absent |= product.present.find(keys) < 0 if product.present is not None else True
+    return [keys[i] for i in np.flatnonzero(absent).tolist()]
+
+
+def _work_to_the_end(plan: Plan, embedder: Embedder, workers: int, ttl: float) -> list[Worker]:
+    """Take part in the work until nothing is missing but what cannot be embedded.
+
+    One round is enough, but where another worker committed a task without a sequence that it had been told to leave
+    out and that we are to try again, or where a commit was withdrawn meanwhile.
+    """
+    products, done, left = embedder.products, list[Worker](), list(plan.keys)
+    while left:
+        done.append(_work(plan, _settle(plan, set(left), products, workers), embedder, ttl))
+        _write_indices(products)
+        _open_present(products)
+        left = [key for key in _absent(left, products) if key not in plan.given_up]
+        given_up = read_quarantine(products[0].files) if left else {}
+        left = [key for key in left if key not in given_up]
+    if not done:
+        _write_indices(products)
+    return done
+
+
+def _write_indices(products: Sequence[Product]) -> None:
+    for product in products:
+        write_index(product.root)
+
+
+def _skipped(plan: Plan, products: Sequence[Product]) -> tuple[Poisoned, ...]:
+    """Sequences of these records that nobody could embed, found now or before, by this worker or another."""
+    given_up = read_quarantine(products[0].files)
+    asked_for = [key for key in (*plan.given_up, *plan.keys) if key in given_up]
+    return tuple(given_up[key] for key in _absent(list(dict.fromkeys(asked_for)), products))
+
+
+def _settle(plan: Plan, missing: set[bytes], products: Sequence[Product], workers: int) -> list[Task]:
     """The open tasks of this work, as all its workers know them."""
     names = plan.work + "".join(sorted(product.spec.digest for product in products))
     work = hashlib.blake2b(names.encode(), digest_size=16).hexdigest()
@@ -186,7 +226,7 @@ def _settle(plan: Plan, products: Sequence[Product], workers: int) -> list[Task]
     return settle_tasks(
         products[0].files,
         work,
-        set(plan.keys),
+        missing,
         lambda keys: plan.tasks(keys, budget),
         known=known,
         committed=lambda: committed_everywhere(products),
@@ -204,8 +244,7 @@ def _work(plan: Plan, tasks: Sequence[Task], embedder: Embedder, ttl: float) -> 
         worker = Worker(plan, products, tasks, leases, stop, progress, poll_seconds=min(1.0, ttl / 4))
         worker.run(embedder)
     if stop:
-        for product in products:
-            write_index(product.root)
+        _write_indices(products)
     stop.check(
         f"Stopped after {progress.done:,} of {progress.total:,} tokens; what was finished is in "
         f"{products[0].root}. Run the same command to go on."

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from embedcache.encoders.pooling import count_pooled, pool_rows
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.place import Place
+from embedcache.store.disk import disk_errors
 from embedcache.store.files import Files, open_files
 from embedcache.store.layout import Array, Layout
 from embedcache.store.mean import settle_mean
@@ -48,7 +49,9 @@ class Product:
         """Before the first sequence is rounded: an int8 store needs a channel mean, from the first rows at hand."""
         if self.spec.store_dtype == "int8" and self._mean is None and any(len(one) for one in rows):
             assert self.layout is not None
-            self._mean = settle_mean(self.files, self.layout, [pool_rows(one, self.spec.pooling) for one in rows])
+            pooled = [pool_rows(one, self.spec.pooling) for one in rows]
+            with disk_errors(self.root):
+                self._mean = settle_mean(self.files, self.layout, pooled)
             self.rounding = RoundingError(self.spec.store_dtype, self._mean)
 
     def stored(self, rows: NDArray[np.float32]) -> Array:

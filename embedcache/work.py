@@ -11,13 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedcache.embedding import Embedded, Embedder
+import numpy as np
+from numpy.typing import NDArray
+
+from embedcache.embedding import DeviceLostError, Embedded, Embedder
 from embedcache.interrupt import StopFlag
 from embedcache.plan import Plan
 from embedcache.products import Product
 from embedcache.progress import Progress
+from embedcache.store.index import read_records
+from embedcache.store.layout import Array
 from embedcache.store.leases import Attempt, Leases
-from embedcache.store.quarantine import Poisoned, quarantine
+from embedcache.store.quarantine import Poisoned, quarantine, quarantined_keys
 from embedcache.store.tasks import Task
 from embedcache.store.write import commit_task
 
@@ -55,11 +60,18 @@ class Worker:
     _index: dict[bytes, int] = field(init=False)
     _open: dict[str, Task] = field(init=False)
     _given_up: set[int] = field(default_factory=set)
-    _known: set[str] = field(default_factory=set)
+    _there: list[set[bytes]] = field(init=False)
+    """For each store the keys that parts of tasks, or builds of other sequences, have committed meanwhile."""
+    _records: list[set[str]] = field(init=False)
+    """For each store the records whose keys are known, and those of our tasks."""
+    _counted: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         self._index = {key: i for i, key in enumerate(self.plan.keys)}
         self._open = {task.name: task for task in self.tasks}
+        self._there = [set() for _ in self.products]
+        self._records = [{*self._open, *(one.present.tasks if one.present else ())} for one in self.products]
+        self._counted = np.zeros(len(self.plan.keys), bool)
 
     def run(self, embedder: Embedder) -> None:
         """Work until every task is committed, or a stop is asked for."""
@@ -68,8 +80,8 @@ class Worker:
             while not self.stop and (attempt := self._take(write)):
                 try:
                     done = self._embed(attempt, embedder)
-                except Exception:
-                    self.leases.hand_back(attempt)
+                except DeviceLostError:
+                    self.leases.abandon(attempt)  # the sequences may be to blame
                     raise
                 write(attempt, done)
 
@@ -78,13 +90,20 @@ class Worker:
         quarantine(self.products[0].files, plan.keys[index], reason)
         plan.given_up[plan.keys[index]] = plan.ids[index]
         self._given_up.add(index)
-        self.progress.update(plan.lengths[index])
+        self._count([index])
+
+    def _count(self, indices: Sequence[int]) -> None:
+        """Count sequences as done, each once."""
+        fresh = [i for i in indices if not self._counted[i]]
+        self._counted[fresh] = True
+        self.progress.update(sum(self.plan.lengths[i] for i in fresh))
 
     def _take(self, write: Any) -> Attempt | None:
         """Begin an attempt at a task; None when all are committed."""
         while not self.stop:
-            self._forget_committed()
             free, others = self.leases.survey(self._open)
+            self._forget_committed()  # after the leases: whoever gave one back has committed before
+            free = [attempt for attempt in free if attempt.task in self._open]
             if others:
                 random.shuffle(free)  # workers that agree on an order fight for its first task
             for attempt in free:
@@ -92,7 +111,7 @@ class Worker:
                     if not self._is_committed(attempt.task):  # its last owner may have finished a moment ago
                         return attempt
                     self.leases.finish(attempt)
-            if not free and not others:
+            if not self._open or not (free or others):
                 return None
             if not free:
                 write(None, None)
@@ -103,20 +122,36 @@ class Worker:
         return all(product.files.exists(f"commits/{task}") for product in self.products)
 
     def _forget_committed(self) -> None:
-        """Count tasks that others have committed as done."""
-        for name in self._open.keys() & committed_everywhere(self.products):
+        """Look what others have committed: whole tasks, and sequences of ours in other records."""
+        listed = [set(product.files.names("commits")) for product in self.products]
+        for name in self._open.keys() & set.intersection(*listed):
             task = self._open.pop(name)
-            if name not in self._known:
-                self.progress.update(sum(self.plan.lengths[i] for i in self._indices(task)))
+            self._count([self._index[key] for key in task.keys if key in self._index])
+        for k, (product, names) in enumerate(zip(self.products, listed, strict=True)):
+            if fresh := sorted(names - self._records[k]):
+                self._there[k].update(_keys(read_records(product.files, fresh)))
+                self._records[k].update(fresh)
 
-    def _indices(self, task: Task) -> list[int]:
-        return [self._index[key] for key in task.keys if key in self._index]
+    def _is_there(self, key: bytes, k: int) -> bool:
+        present = self.products[k].present
+        return key in self._there[k] or (present is not None and key in present)
+
+    def _missing(self, task: Task) -> list[int]:
+        """The sequences of a task that are still to embed; the others are counted as done."""
+        found = [self._index[key] for key in task.keys if key in self._index]
+        everywhere = range(len(self.products))
+        missing = [i for i in found if not all(self._is_there(self.plan.keys[i], k) for k in everywhere)]
+        missing = [i for i in missing if i not in self._given_up]
+        self._count(sorted({*found} - {*missing}))
+        return missing
 
     def _embed(self, attempt: Attempt, embedder: Embedder) -> list[Embedded]:
         """The sequences of a task that are missing, alone one by one if a worker has died of them before."""
-        indices = [i for i in self._indices(self._open[attempt.task]) if i not in self._given_up]
         if not attempt.deaths:
-            return self._run(attempt, embedder, indices)
+            return self._run(attempt, embedder, self._missing(self._open[attempt.task]))
+        given_up = quarantined_keys(self.products[0].files)  # by a worker that died afterwards
+        self._given_up |= {self._index[key] for key in given_up & self._index.keys()}
+        indices = self._missing(self._open[attempt.task])
         embedder.alone = True
         try:
             deaths = {i: attempt.died_alone.get(self.plan.keys[i].hex(), 0) for i in indices}
@@ -141,7 +176,7 @@ class Worker:
             done.append(one)
             self.computed += 1
             self.tokens += self.plan.lengths[one.index]
-            self.progress.update(self.plan.lengths[one.index])
+            self._count([one.index])
         if embedder.alone:
             self.leases.mark(attempt, "")  # no sequence is to blame for a death while the rows are written
         return done
@@ -161,7 +196,6 @@ class Worker:
             if pending:
                 pending.pop()[1].result()  # at most one task waits, and a full disk is told at once
             if attempt is not None and done is not None:
-                self._known.add(attempt.task)
                 pending.append((attempt, pool.submit(self._commit, attempt, done, self._rounding(), bool(self.stop))))
 
         with ThreadPoolExecutor(1) as pool:
@@ -173,21 +207,22 @@ class Worker:
 
     def _commit(self, attempt: Attempt, done: list[Embedded], extra: list[dict[str, Any]], stopped: bool) -> None:
         """Commit a task, or what there is of it after a stop, and end the attempt."""
-        try:
-            self._commit_rows(done, None if stopped else attempt.task, extra)
-        except BaseException:
-            self.leases.hand_back(attempt)
-            raise
+        self._commit_rows(done, None if stopped else attempt.task, extra)
         (self.leases.hand_back if stopped else self.leases.finish)(attempt)
 
     def _commit_rows(self, done: list[Embedded], name: str | None, extra: list[dict[str, Any]]) -> None:
         """Commit sequences to every store, as a whole task or, without a name, as a part that has its own."""
         for k, product in enumerate(self.products):
             rows = [(self.plan.keys[one.index], one.stored[k]) for one in done]
-            if product.present is not None:
-                rows = [pair for pair in rows if pair[0] not in product.present]
+            rows = [pair for pair in rows if not self._is_there(pair[0], k)]
             if rows or name is not None:
                 commit_task(product.root, rows, task=name, extra=extra[k])
+
+
+def _keys(entries: Array) -> list[bytes]:
+    """Keys of the entries of records."""
+    data = np.stack([entries["high"], entries["low"]], axis=1).astype(">u8").tobytes()
+    return [data[i : i + 16] for i in range(0, len(data), 16)]
 
 
 def committed_everywhere(products: Sequence[Product]) -> set[str]:

@@ -191,7 +191,11 @@ def test_killed_builds_leave_nothing_torn_and_end_in_the_same_bytes(tmp_path: Pa
     out, _ = process.communicate(timeout=60)
     assert out == "done\n" and process.returncode == 0
     store = EmbeddingStore(tmp_path / "killed")
-    assert set(store) == set(undisturbed), [(p.name, p.read_text()) for p in (tmp_path / "killed" / "claims").rglob("*") if p.is_file() and "plans" not in str(p)]
+    assert set(store) == set(undisturbed), [
+        (p.name, p.read_text())
+        for p in (tmp_path / "killed" / "claims").rglob("*")
+        if p.is_file() and "plans" not in str(p)
+    ]
     assert all(store[key].tobytes() == undisturbed[key].tobytes() for key in store)
     assert committed > 0
 

@@ -7,20 +7,22 @@ that one died, and on which sequence if it had said so.
 """
 
 import json
-import os
+import secrets
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from embedcache.errors import CacheError
+from embedcache.store.disk import disk_errors
 from embedcache.store.files import Files, FileStatus
+from embedcache.store.processes import is_gone, this_process
 
-__all__ = ["TTL_SECONDS", "Attempt", "Leases"]
+__all__ = ["STALLED_SECONDS", "TTL_SECONDS", "Attempt", "Leases"]
 
 FOLDER = "claims/tasks"
 TTL_SECONDS = 60.0
@@ -58,13 +60,17 @@ class _Seen:
 class Leases:
     """The leases of one worker, and its view of those of others. A context manager: its heartbeat runs within.
 
+    Leases that are held at its end are handed back: work that ends with an error is no death.
+
     Attributes:
         files: Of the store.
         ttl: Seconds after which a lease without heartbeat is dead.
+        stalled_seconds: After so long without ``moved`` or ``mark`` the heartbeat stops.
     """
 
     files: Files
     ttl: float = TTL_SECONDS
+    stalled_seconds: float = STALLED_SECONDS
     _held: dict[str, dict[str, Any]] = field(default_factory=dict)
     _seen: dict[str, _Seen] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -83,6 +89,9 @@ class Leases:
         self._over.set()
         assert self._thread is not None
         self._thread.join()
+        with suppress(OSError, CacheError):  # a lease that cannot be removed dies by itself
+            self.files.remove(self._held)
+        self._held.clear()
 
     def survey(self, tasks: Iterable[str]) -> tuple[list[Attempt], bool]:
         """Next attempts at the tasks that nobody works on, in their order, and whether others hold some."""
@@ -109,7 +118,7 @@ class Leases:
         seen, now = self._seen.get(name), time.monotonic()
         if seen is None or seen.tag != tag:
             seen = self._seen[name] = _Seen(tag, now, self._read(name))
-        return now - seen.since > self.ttl or _is_gone(seen.body)
+        return now - seen.since > self.ttl or is_gone(seen.body)
 
     def _read(self, name: str) -> dict[str, Any]:
         try:
@@ -120,9 +129,11 @@ class Leases:
 
     def acquire(self, attempt: Attempt) -> bool:
         """Begin an attempt. False if another worker was first."""
-        body = {**_PROCESS, "alone": ""}
-        with self._lock:
-            if not self.files.create(attempt.name, [json.dumps(body).encode()]):
+        body = {**this_process(), "nonce": secrets.token_hex(8), "alone": "", "beat": 0}
+        with self._lock, disk_errors(self.files.place):
+            created = self.files.create(attempt.name, _encode(body), lasting=False)
+            # an object store may have made our lease and lost its answer
+            if not created and self._read(attempt.name).get("nonce") != body["nonce"]:
                 return False
             self._held[attempt.name] = body
             self._moved = time.monotonic()
@@ -130,9 +141,10 @@ class Leases:
 
     def mark(self, attempt: Attempt, key: str) -> None:
         """Say that this sequence, and no other, is being embedded: if the worker dies now, it is the suspect."""
-        with self._lock:
+        self.moved()
+        with self._lock, disk_errors(self.files.place):
             self._held[attempt.name]["alone"] = key
-            self.files.replace(attempt.name, [json.dumps(self._held[attempt.name]).encode()], lasting=False)
+            self._write(attempt.name)
 
     def moved(self) -> None:
         """Say that the work goes on; without it the heartbeat stops after a while."""
@@ -146,41 +158,33 @@ class Leases:
         """End an attempt whose task is committed, and forget those before it."""
         self._drop([f"{FOLDER}/{attempt.task}-{number}" for number in range(attempt.number + 1)], attempt.name)
 
+    def abandon(self, attempt: Attempt) -> None:
+        """Leave an attempt as a killed worker would: it counts as a death."""
+        with self._lock:
+            del self._held[attempt.name]
+
     def _drop(self, names: Iterable[str], held: str) -> None:
-        with self._lock:  # no heartbeat may write a lease again that was removed
+        with self._lock, disk_errors(self.files.place):  # no heartbeat may write a lease again that was removed
             self._held.pop(held, None)
             self.files.remove(names)
 
+    def _write(self, name: str) -> None:
+        """Write a lease again, never with the bytes of before: some tags are a digest of them."""
+        body = self._held[name]
+        body["beat"] += 1
+        self.files.replace(name, _encode(body), lasting=False)
+
     def _beat(self) -> None:
         while not self._over.wait(self.ttl / 4):
-            if time.monotonic() - self._moved > STALLED_SECONDS:
+            if time.monotonic() - self._moved > self.stalled_seconds:
                 continue
             with self._lock:
-                for name, body in self._held.items():
+                for name in self._held:
                     try:
-                        self.files.replace(name, [json.dumps({**body, "beat": time.time()}).encode()], lasting=False)
+                        self._write(name)
                     except (OSError, CacheError):  # the lease may die: work is done twice, and nothing worse
                         break
 
 
-def _identity(pid: int) -> dict[str, Any]:
-    """What tells a process from all others of this machine, now and before; nothing where /proc does not say."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return {}
-    return {"machine": f"{boot} {namespace}", "pid": pid, "start": start}
-
-
-def _is_gone(body: Mapping[str, Any]) -> bool:
-    """True if a process of this machine held the lease and is no more."""
-    here = _identity(os.getpid())
-    if not here or body.get("machine") != here["machine"] or not isinstance(body.get("pid"), int):
-        return False
-    return _identity(body["pid"]).get("start") != body.get("start")
-
-
-_PROCESS: dict[str, Any] = _identity(os.getpid())
-os.register_at_fork(after_in_child=lambda: _PROCESS.update(_identity(os.getpid())))
+def _encode(body: Mapping[str, Any]) -> list[bytes]:
+    return [json.dumps(body).encode()]

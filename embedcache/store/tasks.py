@@ -6,16 +6,18 @@ the same work come only for sequences that no open task has, such as those of a 
 """
 
 import json
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from embedcache.store.disk import disk_errors
 from embedcache.store.files import Files
 from embedcache.store.layout import crc32c
 from embedcache.store.write import task_name
 
-__all__ = ["Task", "settle_tasks"]
+__all__ = ["Task", "read_plans", "settle_tasks"]
 
 FOLDER = "claims/plans"
 KEY_BYTES = 16
@@ -50,13 +52,27 @@ def settle_tasks(
     """
     while True:
         numbers = sorted(int(name) for name in _names(files, f"{FOLDER}/{work}") if name.isdigit())
-        tasks = [task for number in numbers for task in _read(files.read(f"{FOLDER}/{work}/{number}"), number)]
+        tasks = [task for number in numbers for task in _read_plan(files, f"{FOLDER}/{work}/{number}", number)]
         uncovered = missing.difference(*(task.keys for task in tasks if task.name not in known))
         if not uncovered:
             done = committed()
             return [task for task in tasks if task.name not in done and not missing.isdisjoint(task.keys)]
         number = max(numbers, default=-1) + 1
-        files.create(f"{FOLDER}/{work}/{number}", _write(cut(uncovered)))  # whoever comes second reads the first's
+        with disk_errors(files.place):
+            files.create(f"{FOLDER}/{work}/{number}", _write(cut(uncovered)))  # whoever is second reads the first's
+
+
+def read_plans(files: Files) -> dict[str, list[Task]]:
+    """Tasks of every plan, by file name; none of one that is damaged, for a plan is never empty."""
+    names = [name for name in files.statuses(FOLDER) if re.fullmatch("[0-9]{1,9}", name.rpartition("/")[2])]
+    return {name: _read_plan(files, name, int(name.rpartition("/")[2])) for name in names}
+
+
+def _read_plan(files: Files, name: str, number: int) -> list[Task]:
+    try:
+        return _read(files.read(name), number)
+    except FileNotFoundError:  # of work that is done: removed since it was listed
+        return []
 
 
 def _names(files: Files, folder: str) -> list[str]:

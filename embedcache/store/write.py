@@ -20,6 +20,8 @@ from embedcache.store.layout import EMPTY_CHUNK, ENTRY, INNER_ROWS, Array, Layou
 
 __all__ = ["COMMIT_WITHIN_HOURS", "commit_task", "task_name"]
 
+CLAIMS = 3
+"""Shard numbers that one shard may use up; more than one only where an object store loses its answers."""
 COMMIT_WITHIN_HOURS = 6.0
 """An attempt that wrote its first shard longer ago does not commit: ``gc`` may have taken the shard."""
 
@@ -136,13 +138,13 @@ def _write_shard(files: Files, layout: Layout, arrays: Sequence[Array]) -> int:
         index.tobytes(),
         crc32c(index).to_bytes(4, "little"),
     ]
-    number = files.claim_shard()
-    # not flushed yet, and seen all the same: nobody follows it before there is a record
-    if not files.create(_shard_name(number), [*data, *tail], lasting=False):
-        raise CacheError(
-            f"shard {number} of {files.place} exists, although it was claimed for this attempt. Run it again."
-        )
-    return number
+    for _ in range(CLAIMS):
+        number = files.claim_shard()
+        # not flushed yet, and seen all the same: nobody follows it before there is a record
+        if files.create(_shard_name(number), [*data, *tail], lasting=False):
+            return number
+        # an object store that lost its answer made this one: it stays behind as an orphan
+    raise CacheError(f"shard {number} of {files.place} exists, although it was claimed for this attempt. Run it again.")
 
 
 def _shard_name(number: int) -> str:
