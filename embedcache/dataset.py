@@ -162,12 +162,12 @@ def read_info(path: Path | str) -> dict[str, Any]:
     file = path / "dataset.json"
     if not os.path.isdir(path):  # noqa: PTH112 - False, not an error, for what cannot be looked at
         raise InvalidInputError(f"There is no dataset at {path}. Make one with `embedcache prepare`, or give its path.")
-    try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not os.path.isfile(file):  # noqa: PTH113 - the same
         raise InvalidInputError(
             f"{path} is not a dataset: it has no dataset.json. Give the directory that `embedcache prepare` wrote."
-        ) from error
+        )
+    try:
+        info = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise _unreadable(file, error) from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
@@ -216,10 +216,6 @@ def read_dataset(path: Path | str) -> Dataset:
     return Dataset(path=path, info=info, samples=samples, targets=targets)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(".")
-
-
 def _check_key(path: Path, key: bytes, sequence: str, modality: Modality) -> None:
     if sequence_key(sequence, modality) != key:
         raise InvalidInputError(
@@ -251,7 +247,8 @@ def _are_numbers(counts: Any) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> InvalidInputError:
-    return InvalidInputError(f"{path} cannot be read: {_first_line(error)}. Prepare the dataset again.")
+    reason = str(error).partition("\n")[0].rstrip(".")
+    return InvalidInputError(f"{path} cannot be read: {reason}. Prepare the dataset again.")
 
 
 def _changed(path: Path) -> InvalidInputError:

@@ -80,6 +80,8 @@ NAMES = [
 def place(rng: Random, folder: Path, data: bytes, usual: str) -> Path:
     """Write a file, now and then under an odd name, or put something that is no file in its place."""
     path = folder / (rng.choice(NAMES) if rng.random() < 0.1 else usual)
+    if os.path.lexists(path):
+        path = folder / usual
     if rng.random() < 0.97:
         path.write_bytes(data)
         return path
@@ -100,3 +102,12 @@ def place(rng: Random, folder: Path, data: bytes, usual: str) -> Path:
     elif kind == "long":
         path = folder / ("n" * 300)
     return path
+
+
+def replace_by_no_file(rng: Random, path: Path) -> None:
+    path.unlink()
+    kind = rng.choice(["missing", "directory", "loop", "dangling"])
+    if kind == "directory":
+        path.mkdir()
+    elif kind != "missing":
+        path.symlink_to(path.name if kind == "loop" else "nowhere")

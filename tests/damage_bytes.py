@@ -1,11 +1,13 @@
-"""Damage to the bytes of text files, before and after they are compressed."""
+"""Damage to the bytes of files: text, before and after it is compressed, and JSON."""
 
 import gzip
+import json
 import re
 import struct
 import zlib
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 Damage = Callable[[Random, bytes], bytes]
 END_OF_BGZF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -226,3 +228,40 @@ def spoil(rng: Random, data: bytes) -> tuple[bytes, list[str]]:
         done.append(rng.choice(["flipped bits", "cut", "nul", "zeros at the end", "tail of another file"]))
         data = DAMAGES[done[-1]](rng, data)
     return data, done
+
+
+BINARY = ["flipped bits"] * 6 + ["cut", "nul", "zeros at the end", "tail of another file", "empty", "other script"]
+TEXT = ["flipped bits"] * 4 + [
+    "cut",
+    "odd number",
+    "double name",
+    "quotes",
+    "nul",
+    "not UTF-8",
+    "fields swapped",
+    "empty",
+]
+ODD_VALUES: list[Any] = [
+    None, True, -1, 0, 3, 2**31, 2**63, 10**300, 0.5, float("nan"), float("inf"), "", "x", "\x1b[31m\n", "é" * 3000, [],
+    [1], [[]], {}, {"a": {}}, "../../x", "/dev/zero", "train",
+]  # fmt: skip
+
+
+def odd_json(rng: Random, text: bytes) -> bytes:
+    """A value of another type somewhere, a key that is gone, or nesting that no parser follows."""
+    if rng.random() < 0.05:
+        return rng.choice([b"[" * 100_000, b'{"a":' * 100_000, b"9" * 5000, b"[]", b"null", b'"x"'])
+    whole = json.loads(text)
+    at, places = whole, [whole]
+    while at and isinstance(at, dict | list) and rng.random() < 0.8:
+        places.append(at)
+        at = rng.choice(list(at.values()) if isinstance(at, dict) else at)
+    at = places[-1]
+    key = rng.choice(list(at)) if isinstance(at, dict) and at else rng.randrange(len(at)) if at else None
+    if key is None:
+        return text
+    if rng.random() < 0.3:
+        del at[key]
+    else:
+        at[key] = rng.choice(ODD_VALUES)
+    return json.dumps(whole).encode()

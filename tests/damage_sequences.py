@@ -95,13 +95,13 @@ def make_genome(rng: Random) -> dict[str, str]:
 
 
 def write_genome(rng: Random, genome: dict[str, str]) -> bytes:
-    lines = []
+    lines, is_lower = [], rng.random() < 0.1
     for name, letters in genome.items():
         width = rng.choice([60, 50, 10_000])
         lines.append(f">{name}{rng.choice(['', ' dna:chromosome'])}")
-        lines += [letters[at : at + width] for at in range(0, len(letters), width)]
-    text = "\n".join([*lines, ""])
-    return (text.lower() if rng.random() < 0.1 else text).encode()
+        shown = letters.lower() if is_lower else letters
+        lines += [shown[at : at + width] for at in range(0, len(shown), width)]
+    return "\n".join([*lines, ""]).encode()
 
 
 def genome_case(rng: Random, folder: Path) -> str:

@@ -44,19 +44,17 @@ def is_near(one: list[float] | None, other: list[float]) -> bool:
 # GCT
 
 
-def make_gct(rng: Random) -> tuple[bytes, bytes]:
+def make_gct(rng: Random, ids: list[str] | None = None) -> tuple[bytes, bytes]:
+    ids = ids or [f"T{i}.{rng.randrange(1, 9)}" for i in range(rng.randrange(1, 9))]
     names = [f"S-{i}" for i in range(rng.randrange(1, 7))]
-    rows = [
-        ["\t".join([f"T{i}.{rng.randrange(1, 9)}", f"G{i // 2}", *(number(rng) for _ in names)])]
-        for i in range(rng.randrange(1, 9))
-    ]
+    rows = ["\t".join([name, f"G{i // 2}", *(number(rng) for _ in names)]) for i, name in enumerate(ids)]
     head = ["#1.2", f"{len(rows)}\t{len(names)}", "\t".join(["transcript_id", "gene_id", *names])]
     if rng.random() < 0.1:
         head = head[2:]
     tissues = [f"{name}\t{rng.choice(['Liver', 'Skin - arm', ''])}\tx" for name in [*names[1:], "S-other"]]
     tissues.append("S-0\tSkin - arm\tx")
     attributes = "\n".join(["SAMPID\tSMTSD\tOTHER", *rng.sample(tissues, len(tissues)), ""])
-    return "\n".join([*head, *(row[0] for row in rows), ""]).encode(), attributes.encode()
+    return "\n".join([*head, *rows, ""]).encode(), attributes.encode()
 
 
 def plain_gct(data: bytes, tissue_of: dict[str, str] | None) -> tuple[list[str], Values] | None:
