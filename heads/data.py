@@ -99,7 +99,7 @@ class CachedDataset(torch.utils.data.Dataset[Sample]):
 
     def __getitem__(self, row: int) -> Sample:
         where = np.array([row], dtype=np.int64)
-        tokens = {m: source.packed(where).values for m, source in self.sources.items()}
+        tokens = {m: source.decode(source.packed(where).values) for m, source in self.sources.items()}
         return Sample(row=row, tokens=tokens, targets=torch.tensor(self.targets[row], dtype=torch.float32))
 
     def batches(
@@ -124,8 +124,7 @@ class CachedDataset(torch.utils.data.Dataset[Sample]):
             targets = torch.from_numpy(self.targets[rows]).float()
             yield Batch(
                 tokens={
-                    # to the device first: fewer bytes travel
-                    m: part.to(device).to(device, torch.float32)
+                    m: part.to(device) if reads == "means" else _decoded(self.sources[m], part.to(device))
                     for m, part in zip(self.sources, ragged, strict=True)
                 },
                 targets=targets.nan_to_num(0.0).to(device),
@@ -140,6 +139,11 @@ class CachedDataset(torch.utils.data.Dataset[Sample]):
             present = source.lengths[rows] > 0
             offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(present)]).astype(np.int64))
             yield Ragged(means[torch.from_numpy(rows[present])], offsets)
+
+
+def _decoded(source: TokenSource, tokens: Ragged) -> Ragged:
+    """Tokens to compute on, float32; called on the device, for stored numbers are fewer bytes to send there."""
+    return tokens._replace(values=source.decode(tokens.values).float())
 
 
 def epoch_order(rows: Rows, data_seed: int, epoch: int) -> Rows:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedcache.dataset import Dataset
+from embedcache.encoders.cards import CARDS
+from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheIncompleteError, InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.place import Place
 from embedcache.ragged import Ragged
@@ -35,11 +37,15 @@ class TokenSource(Protocol):
     """Tokens of each row of the dataset; 0 where it lacks the modality."""
 
     def packed(self, rows: Rows) -> Ragged:
-        """Tokens of some rows, values (N, D)."""
+        """Tokens of some rows, to be decoded."""
         ...
 
     def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
-        """Tokens of one part after the other; each is valid until the next is asked for."""
+        """Tokens of one part after the other, to be decoded; each is valid until the next is asked for."""
+        ...
+
+    def decode(self, values: Tensor) -> Tensor:
+        """Numbers (N, D) of what ``packed`` and ``stream`` give, on the device where they are."""
         ...
 
     def means(self) -> Tensor:
@@ -62,6 +68,7 @@ class CachedSource:
     def __init__(self, store: EmbeddingStore, keys: Sequence[bytes | None], mend: str) -> None:
         self.store = store
         self.width = store.width
+        self._settings = store, keys, mend
         present = np.array([key is not None for key in keys], dtype=bool)
         self.positions: Rows = np.full(len(keys), -1, dtype=np.int64)
         self.positions[present] = store.find([key for key in keys if key is not None])
@@ -76,13 +83,20 @@ class CachedSource:
         self.lengths[present] = store.lengths[self.positions[present]]
         self._means: Tensor | None = None
 
+    def __reduce__(self) -> tuple[type["CachedSource"], tuple[EmbeddingStore, Sequence[bytes | None], str]]:
+        return CachedSource, self._settings  # not positions: where it is opened again, the store may have grown
+
     def packed(self, rows: Rows) -> Ragged:
-        """Tokens of some rows in the stored dtype, (N, D)."""
+        """Tokens of some rows as stored, (N, columns)."""
         return self.store.packed(self.positions[rows])
 
     def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
         """Tokens of one part after the other, read ahead by a thread into reused memory."""
         return self.store.prefetch([self.positions[rows] for rows in parts])
+
+    def decode(self, values: Tensor) -> Tensor:
+        """Embeddings (N, D) of rows as stored: float32 of int8, so that a quarter of the bytes travels to a device."""
+        return self.store.decode(values)
 
     def means(self) -> Tensor:
         """Mean over tokens of every row, (rows, D). Each sequence is read once, then means stay in memory."""
@@ -90,8 +104,9 @@ class CachedSource:
             distinct, where = np.unique(self.positions, return_inverse=True)  # -1, a missing one, comes first
             ends = np.cumsum(np.where(distinct >= 0, self.store.lengths[distinct], 0)) // _POOL_TOKENS
             parts = np.split(distinct, np.flatnonzero(np.diff(ends)) + 1)
+            read = (tokens._replace(values=self.decode(tokens.values)) for tokens in self.store.prefetch(parts))
             # copied: one-token sequences come back as they lie in the reused memory
-            pooled = torch.cat([mean_tokens(tokens).clone() for tokens in self.store.prefetch(parts)])
+            pooled = torch.cat([mean_tokens(tokens).clone() for tokens in read])
             self._means = pooled[torch.from_numpy(where)]
         return self._means
 
@@ -110,6 +125,10 @@ class AbsentSource:
     def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
         """No tokens for any row of any part."""
         return (self.packed(rows) for rows in parts)
+
+    def decode(self, values: Tensor) -> Tensor:
+        """The values."""
+        return values
 
     def means(self) -> Tensor:
         """Zeros, (rows, D)."""
@@ -151,11 +170,30 @@ def open_sources(
             )
         chosen = encoders.get(modality) or dataset.encoder(modality)
         store = EmbeddingStore.open(find_store(cache, modality, chosen))
-        mend = build_command(dataset, cache, modality, store.spec.name)
+        mend = build_command(dataset, cache, store.spec)
         sources[modality] = CachedSource(store, dataset.keys(modality), mend)
     return sources
 
 
-def build_command(dataset: Dataset, cache: str | Place, modality: Modality, encoder: str) -> str:
-    """The command that fills a store."""
-    return f"embedcache build --modality {modality} --encoder {encoder} --dataset {dataset.path} --cache {cache}"
+def build_command(dataset: Dataset, cache: str | Place, spec: EncoderSpec) -> str:
+    """The command that fills a store: with all that its spec has and the encoder's defaults have not."""
+    name, flags = spec.name, []
+    if spec.weights.startswith("seed:"):
+        seed = spec.weights.removeprefix("seed:")
+        for suffix in (f"-random{seed}", f"-seed{seed}"):
+            if name.endswith(suffix):
+                name, flags = name.removesuffix(suffix), ["--random-init", seed]
+    limit = CARDS[name].max_tokens if name in CARDS else 0
+    usual = CARDS[name].crops.get(spec.modality, "error") if limit else "error"
+    settings = {
+        "layer": (spec.layer, -1),
+        "pooling": (spec.pooling, "none"),
+        "dtype": (spec.compute_dtype, "float32"),
+        "store-dtype": (spec.store_dtype, "float16"),
+        "max-tokens": (spec.max_tokens, limit),
+        "crop": (spec.crop, usual),
+        "overlap": (spec.overlap, spec.max_tokens // 4 if spec.crop == "windows" else 0),
+    }
+    flags += [f"--{option} {value}" for option, (value, default) in settings.items() if value != default]
+    fixed = f"embedcache build --modality {spec.modality} --encoder {name}"
+    return " ".join([fixed, *flags, f"--dataset {dataset.path} --cache {cache}"])

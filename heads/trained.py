@@ -74,7 +74,7 @@ class TrainedRun:
             encoder = self.description["encoders"][modality]
             if modality in dataset.modalities:
                 store = EmbeddingStore.open(self.find_store(cache, modality))
-                mend = build_command(dataset, cache, modality, encoder["name"])
+                mend = build_command(dataset, cache, store.spec)
                 sources[modality] = CachedSource(store, dataset.keys(modality), mend)
             else:
                 sources[modality] = AbsentSource(encoder["width"], len(dataset.samples))
