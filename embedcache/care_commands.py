@@ -52,12 +52,16 @@ def verify(
 def gc(
     cache: CacheOption = "cache",
     older_than_hours: Annotated[
-        float, typer.Option(min=0, help="Spare younger files: a build may be about to commit them.")
+        float,
+        typer.Option(
+            min=0, help="Spare younger files: a build may be about to commit them. Under 12 only while nothing builds."
+        ),
     ] = 12.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what killed builds left behind: orphan shards and temporary files."""
+    """Remove what killed builds left behind: orphan shards, temporary files, expired leases, plans that are done."""
     from embedcache.care import collect_cache
 
-    found = collect_cache(cache, older_than_hours)
+    found = collect_cache(cache, older_than_hours, dry_run=dry_run)
     print(json.dumps([one.to_json() for one in found], indent=1) if as_json else "\n".join(map(str, found)))

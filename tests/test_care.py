@@ -11,7 +11,8 @@ from embedcache.build import build_cache
 from embedcache.care import verify_cache
 from embedcache.errors import CacheDamagedError, CacheError
 from embedcache.store import EmbeddingStore, commit_task, create_store, store_path
-from embedcache.store.care import check_store, collect_garbage, repair_store
+from embedcache.store.care import check_store, repair_store
+from embedcache.store.garbage import collect_garbage
 
 SHARD_BYTES = 1 << 14
 
@@ -86,14 +87,14 @@ def test_garbage_is_removed_when_it_is_old_and_numbers_are_never_given_again(roo
     leftovers = [root / "commits" / ".task.0123", orphan / ".0.4567", root / ".index.npy.89ab"]
     for path in leftovers:
         path.write_bytes(b"half")
-    assert collect_garbage(root).spared == 4 and (orphan / "0").exists()
+    assert collect_garbage(root).spared == 5 and (orphan / "0").exists()  # and the plan of the build
     old = time.time() - 13 * 3600
     for path in [orphan / "0", *leftovers]:
         os.utime(path, (old, old))
     for path in (root / "tokens" / "c").glob("*/0"):
         os.utime(path, (old, old))  # committed shards stay, however old
     found = collect_garbage(root)
-    assert (found.shards, found.temporary_files, found.spared) == (1, 3, 0)
+    assert (found.shards, found.temporary_files, found.spared) == (1, 3, 1)
     assert not (orphan / "0").exists() and orphan.is_dir() and not any(path.exists() for path in leftovers)
     build_cache(random_records(5, seed=9), FakeEncoder(), root)
     assert (root / "tokens" / "c" / str(shards + 1) / "0").exists()

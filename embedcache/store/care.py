@@ -1,6 +1,5 @@
-"""Caring for a store: find damaged bytes, withdraw what holds them, remove what nobody can see. Needs no torch."""
+"""Caring for a store: find damaged bytes and withdraw what holds them. Needs no torch."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,16 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from embedcache.errors import CacheDamagedError
+from embedcache.errors import CacheDamagedError, CacheError
 from embedcache.place import Place
 from embedcache.store.files import Files, open_files
-from embedcache.store.index import committed_tasks, read_record, read_records
+from embedcache.store.holders import living_holders
+from embedcache.store.index import committed_tasks, read_index, read_record
 from embedcache.store.layout import EMPTY_CHUNK, Array, Layout, crc32c, read_layout
+from embedcache.store.mean import MEAN, read_mean
+from embedcache.store.quarantine import Poisoned, damaged_entries, read_quarantine
+from embedcache.store.tasks import read_plans
 
-__all__ = ["COLLECT_AFTER_HOURS", "Damage", "Garbage", "StoreCheck", "check_store", "collect_garbage", "repair_store"]
+__all__ = ["Damage", "StoreCheck", "check_store", "repair_store", "shard_bytes"]
 
-COLLECT_AFTER_HOURS = 12.0
-"""Files that no record names are spared this long: their writer may be about to commit them."""
+SHOWN = 10
+"""Keys or IDs that are printed; JSON has all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +44,40 @@ class StoreCheck:
     size_bytes: int
     """Bytes of rows that were read."""
     damages: tuple[Damage, ...]
+    mean: str
+    """What is wrong with the channel mean of an int8 store, without which none of its rows can be read; or empty."""
+    harmless: dict[str, str]
+    """By file name: damage to what is made again when it is needed."""
+    quarantined: dict[str, Poisoned]
+    """Sequences that were given up, by key of 32 hexadecimal digits."""
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether embeddings cannot be read as they were written."""
+        return bool(self.damages or self.mean)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        if not self.damages:
-            return f"{self.store}: {self.sequences:,} sequences, {self.size_bytes:,} bytes, all right"
-        lines = [f"{self.store}: {self.sequences:,} sequences, {len(self.damages)} damaged commits"]
+        state = "all right" if not self.is_damaged else f"{len(self.damages)} damaged commits"
+        lines = [f"{self.store}: {self.sequences:,} sequences, {self.size_bytes:,} bytes, {state}"]
+        if self.mean:
+            lines.append(f"  {self.mean}: no sequence can be read")
         for one in self.damages:
             lines.append(f"  commit {one.task}: {one.reason} ({len(one.keys) or 'all'} sequences)")
-            lines += [f"    {key}" for key in one.keys[:10]]
+            lines += _some([f"  {key}" for key in one.keys])
+        lines += [f"  {name}: {reason}; harmless" for name, reason in self.harmless.items()]
+        if self.quarantined:
+            lines.append(f"  {len(self.quarantined):,} sequences in quarantine, which the encoder cannot embed")
+            lines += _some([f"  {one.id}: {one.reason}" for one in self.quarantined.values()])
         return "\n".join(lines)
+
+
+def _some(lines: list[str]) -> list[str]:
+    more = [f"  and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
+    return [f"  {line}" for line in (*lines[:SHOWN], *more)]
 
 
 def check_store(root: str | Place) -> StoreCheck:
@@ -74,13 +98,41 @@ def check_store(root: str | Place) -> StoreCheck:
         sequences += len(entries)
         size_bytes += int(entries["length"].sum()) * layout.row_bytes
         damages += _check_task(files, layout, task, entries)
-    return StoreCheck(store=str(root), sequences=sequences, size_bytes=size_bytes, damages=tuple(damages))
+    return StoreCheck(
+        store=str(root),
+        sequences=sequences,
+        size_bytes=size_bytes,
+        damages=tuple(damages),
+        mean=_check_mean(files, layout, sequences),
+        harmless=_harmless(files),
+        quarantined={key.hex(): one for key, one in read_quarantine(files).items()},
+    )
+
+
+def _check_mean(files: Files, layout: Layout, sequences: int) -> str:
+    """What is wrong with the channel mean; a store without rows may not have one yet."""
+    if layout.spec.store_dtype != "int8" or not (sequences or files.exists(MEAN)):
+        return ""
+    try:
+        read_mean(files, layout)
+    except CacheDamagedError:
+        return f"{MEAN} is {'damaged' if files.exists(MEAN) else 'missing'}"
+    return ""
+
+
+def _harmless(files: Files) -> dict[str, str]:
+    """Damaged files that say nothing that is not made again."""
+    found = {name: "a damaged plan" for name, tasks in read_plans(files).items() if not tasks}
+    found |= dict.fromkeys(damaged_entries(files), "a damaged entry of the quarantine")
+    if files.exists("index.npy") and committed_tasks(files) and not read_index(files)[1]:
+        found["index.npy"] = "a damaged index"
+    return found
 
 
 def _check_task(files: Files, layout: Layout, task: str, entries: Array) -> Iterator[Damage]:
     for shard in np.unique(entries["shard"]).tolist():
         inside = entries[entries["shard"] == shard]
-        data = _shard_bytes(files, shard)
+        data = shard_bytes(files, shard)
         if not len(data):
             keys = tuple(_hex(entry) for entry in inside)
             yield Damage(task=task, shard=shard, keys=keys, reason=f"shard {shard} is missing or empty")
@@ -93,7 +145,7 @@ def _check_task(files: Files, layout: Layout, task: str, entries: Array) -> Iter
             yield Damage(task=task, shard=shard, keys=everything, reason=f"shard {shard} has a damaged index")
 
 
-def _shard_bytes(files: Files, shard: int) -> Array:
+def shard_bytes(files: Files, shard: int) -> Array:
     """Bytes of a shard, mapped where that is possible; none if it is missing."""
     name = f"tokens/c/{shard}/0"
     try:
@@ -127,81 +179,29 @@ def _hex(entry: Any) -> str:
 def repair_store(root: str | Place, check: StoreCheck) -> int:
     """Withdraw the commits that a check found damaged; the next build computes their sequences again.
 
-    Only while nobody builds: of two processes that withdraw one commit, the second could withdraw its replacement.
+    Without its channel mean an int8 store can say nothing of any sequence, and all commits are withdrawn. Damaged
+    files that are made again are removed. Only while nobody builds: of two processes that withdraw one commit, the
+    second could withdraw its replacement.
 
     Returns:
         How many commits were withdrawn.
-    """
-    files, tasks = open_files(root), {damage.task for damage in check.damages}
-    # a task that is computed again has its old name: an index that knew the old one would look up to date
-    files.remove(["index.npy"])
-    files.remove(f"commits/{task}" for task in tasks)
-    return len(tasks)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Garbage:
-    """Files that no commit names."""
-
-    store: str
-    shards: int
-    temporary_files: int
-    claims: int
-    """Leases of tasks that are over."""
-    size_bytes: int
-    spared: int
-    """Files that are too young to be removed."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        return (
-            f"{self.store}: removed {self.shards} orphan shards, {self.temporary_files} temporary files and "
-            f"{self.claims} expired claims, {self.size_bytes:,} bytes; {self.spared} spared because they are young"
-        )
-
-
-def collect_garbage(root: str | Place, older_than_hours: float = COLLECT_AFTER_HOURS) -> Garbage:
-    """Remove shards of lost attempts, leases of tasks that are over, and temporary files of killed writers.
-
-    The number of a removed shard stays taken, for it must never be given again. Readers see none of this. Age is
-    measured by the clock of the place; a writer that finds that a clock has jumped writes its shards again.
 
     Raises:
-        CacheDamagedError: A record cannot be read: which shards it names is not known. Repair first.
+        CacheError: Somebody builds.
     """
-    files = open_files(root)
-    read_layout(files)
-    shards, leases, temporary = files.statuses("tokens/c"), files.statuses("claims/tasks"), files.temporaries()
-    # records are read after the files were listed: what was committed in between is then among them
-    used = {f"tokens/c/{shard}/0" for shard in _used_shards(files)}
-    orphans = {name: status for name, status in shards.items() if name not in used}
-    age = _clock(files)
-    old = {
-        name: status
-        for name, status in {**orphans, **leases, **temporary}.items()
-        if age - status.modified >= older_than_hours * 3600
-    }
-    files.remove(old)
-    return Garbage(
-        store=str(root),
-        shards=sum(name in orphans for name in old),
-        temporary_files=sum(name in temporary for name in old),
-        claims=sum(name in leases for name in old),
-        size_bytes=sum(status.size for status in old.values()),
-        spared=len(orphans) + len(leases) + len(temporary) - len(old),
-    )
-
-
-def _used_shards(files: Files) -> set[int]:
-    return set(np.unique(read_records(files, committed_tasks(files))["shard"]).tolist())
-
-
-def _clock(files: Files) -> float:
-    """Now, by the clock that stamps the files of this place."""
-    if isinstance(files.place, Path):
-        return time.time()
-    files.replace("claims/clock", [b""], lasting=False)
-    return files.statuses("claims")["claims/clock"].modified
+    files, tasks = open_files(root), {damage.task for damage in check.damages}
+    if not (check.is_damaged or check.harmless):
+        return 0
+    if workers := living_holders(files):
+        raise CacheError(
+            f"{root} is in the hands of {len(workers)} workers that build it, such as {workers[0].name}, and nothing "
+            "was withdrawn. Wait until they are done or stop them, then run the same command again."
+        )
+    if check.mean:
+        tasks |= set(committed_tasks(files))
+    # a task that is computed again has its old name: an index that knew the old one would look up to date
+    files.remove(["index.npy", *check.harmless])
+    files.remove(f"commits/{task}" for task in tasks)
+    if check.mean:
+        files.remove([MEAN])  # last: of rows that are committed nobody may ever make another mean
+    return len(tasks)

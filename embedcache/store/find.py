@@ -1,12 +1,13 @@
 """Which stores a cache holds, and the one that a name means."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheError, UnknownNameError
 from embedcache.place import Place, parse_place
 from embedcache.sequences import MODALITIES, Modality
 from embedcache.store.files import open_files
+from embedcache.store.layout import read_layout
 
 __all__ = ["find_store", "list_stores", "store_path"]
 
@@ -54,6 +55,14 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
     if len(matches) > 1:
         raise CacheError(
             f"{encoder or 'no encoder'} could mean {len(matches)} {modality} stores in {cache}: "
-            f"{', '.join(path.name for path in matches)}. Name one: --encoder {modality}=NAME."
+            f"{_told_apart(matches)}. Give --encoder the whole name of one; with `heads`: --encoder {modality}={matches[0].name}."
         )
     return matches[0]
+
+
+def _told_apart(places: Sequence[Place]) -> str:
+    """Each store with the settings in which it differs from another one."""
+    specs = [read_layout(open_files(place)).spec for place in places]
+    different = sorted({name for spec in specs for name in spec.differing(specs[0])} - {"architecture"})
+    settings = [", ".join(f"{name} {getattr(spec, name)}" for name in different) for spec in specs]
+    return "; ".join(f"{place.name} ({text})" for place, text in zip(places, settings, strict=True))

@@ -17,7 +17,16 @@ from embedcache.place import Place
 from embedcache.store.files import Files, open_files
 from embedcache.store.layout import ENTRY, FORMAT_VERSION, REPAIR, Array, crc32c, read_layout
 
-__all__ = ["Record", "committed_tasks", "encode_record", "load_entries", "read_record", "read_records", "write_index"]
+__all__ = [
+    "Record",
+    "committed_tasks",
+    "encode_record",
+    "load_entries",
+    "read_index",
+    "read_record",
+    "read_records",
+    "write_index",
+]
 
 Record = tuple[Array, Mapping[str, Any]]
 """Entries of a commit, dtype ENTRY, and its header."""
@@ -107,7 +116,7 @@ def _damaged(root: Place, task: str, reason: str) -> CacheDamagedError:
 def load_entries(files: Files) -> tuple[Array, list[str], bool]:
     """Entries of all commits sorted by key, the names of their tasks, and whether ``index.npy`` was up to date."""
     tasks = committed_tasks(files)
-    entries, merged = _read_index(files)
+    entries, merged = read_index(files)
     if merged == tasks:
         return entries, tasks, True
     known = set(merged)
@@ -129,7 +138,7 @@ def _sorted_by_key(entries: Array) -> Array:
     return entries[first]
 
 
-def _read_index(files: Files) -> tuple[Array, list[str]]:
+def read_index(files: Files) -> tuple[Array, list[str]]:
     """What ``write_index`` saved; nothing if there is no file or it is not ours, for the records know all."""
     nothing: tuple[Array, list[str]] = np.zeros(0, ENTRY), []
     try:

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from embedcache.errors import CacheDamagedError
 from embedcache.store.files import Files
-from embedcache.store.layout import Layout
+from embedcache.store.index import load_entries
+from embedcache.store.layout import REPAIR, Layout
 from embedcache.store.numbers import channel_mean, mean_from_bytes, mean_to_bytes
 
 __all__ = ["MEAN", "read_mean", "settle_mean"]
@@ -27,7 +28,7 @@ def read_mean(files: Files, layout: Layout) -> NDArray[np.float32]:
     except OSError as error:
         raise CacheDamagedError(
             f"{where} cannot be read ({error.strerror or 'missing'}), and without it no embedding of this store. "
-            "Restore it, or remove the store and build it again."
+            f"{REPAIR}"
         ) from error
     return mean_from_bytes(data, layout.width, where)
 
@@ -36,7 +37,11 @@ def settle_mean(files: Files, layout: Layout, rows: Sequence[NDArray[np.float32]
     """The mean of the store; that of ``rows``, the first embeddings at hand, if it has none yet.
 
     Of several builds that begin at once one wins, and all use its mean.
+
+    Raises:
+        CacheDamagedError: It was lost: rows that were committed with it would read wrong with another one.
     """
-    if not files.exists(MEAN):
+    has_rows = bool(load_entries(files)[0]["length"].any())  # before the look at the mean, which comes before all rows
+    if not files.exists(MEAN) and not has_rows:
         files.create(MEAN, [mean_to_bytes(channel_mean(rows))])
     return read_mean(files, layout)

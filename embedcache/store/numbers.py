@@ -209,6 +209,6 @@ def mean_from_bytes(data: bytes, width: int, where: str) -> NDArray[np.float32]:
         found = "its checksum does not match" if mean is None else f"it holds {mean.dtype} {mean.shape}"
         raise CacheDamagedError(
             f"{where} is damaged: {found}, expected {width} numbers of float32. Without it no embedding of this store "
-            "can be read. Restore the file, or delete the store and build it again."
+            "can be read. Restore it, or run `embedcache verify --repair` and build again."
         )
     return np.asarray(mean, np.float32)
