@@ -16,7 +16,7 @@ from embedcache.info import format_bytes
 from embedcache.interrupt import stop_requests
 from embedcache.place import Place, parse_place
 from embedcache.plan import Plan, make_plan
-from embedcache.products import Product
+from embedcache.products import Product, task_tokens
 from embedcache.progress import Progress
 from embedcache.sequences import SequenceRecord
 from embedcache.store.files import open_files
@@ -29,10 +29,6 @@ from embedcache.store.tasks import Task, settle_tasks
 from embedcache.work import Worker, committed_everywhere
 
 __all__ = ["BuildReport", "build_cache", "build_products"]
-
-MOST_TASK_TOKENS = 1 << 20
-"""Also where all rows are pooled and a shard could hold far more: what a killed worker loses at most."""
-TASKS_A_WORKER = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +146,8 @@ def build_products(
         given_up = {}
     with make_plan(records, encoder.spec, [product.present for product in products], given_up) as plan:
         for product in products:
-            longest = product.n_rows(max(plan.lengths, default=0))
-            limit = product.n_rows(encoder.spec.max_tokens if encoder.spec.crop != "windows" else 0)
-            product.layout = create_store(
-                product.root, product.spec, longest=max(longest, limit), shard_bytes=shard_bytes
-            )
+            longest = product.longest_rows(max(plan.lengths, default=0))
+            product.layout = create_store(product.root, product.spec, longest=longest, shard_bytes=shard_bytes)
             _check_room(plan, product)
         done = _work_to_the_end(plan, Embedder(encoder, products, tokens_per_batch), workers, ttl)
         skipped = _skipped(plan, products)
@@ -221,7 +214,7 @@ def _settle(plan: Plan, missing: set[bytes], products: Sequence[Product], worker
     """The open tasks of this work, as all its workers know them."""
     names = plan.work + "".join(sorted(product.spec.digest for product in products))
     work = hashlib.blake2b(names.encode(), digest_size=16).hexdigest()
-    budget = _task_tokens(plan, products, workers)
+    budget = task_tokens(products, plan.total_tokens, workers)
     known = set.intersection(*(set(product.present.tasks if product.present else ()) for product in products))
     return settle_tasks(
         products[0].files,
@@ -250,16 +243,6 @@ def _work(plan: Plan, tasks: Sequence[Task], embedder: Embedder, ttl: float) -> 
         f"{products[0].root}. Run the same command to go on."
     )
     return worker
-
-
-def _task_tokens(plan: Plan, products: Sequence[Product], workers: int) -> int:
-    """Tokens of a task: those of one shard, fewer where several workers share little work."""
-    assert all(product.layout is not None for product in products)
-    shards = [p.layout.shard_rows for p in products if p.layout is not None and p.spec.pooling == "none"]
-    most = min([MOST_TASK_TOKENS, *shards])
-    if workers == 1:
-        return most
-    return max(1, min(most, -(-plan.total_tokens // (workers * TASKS_A_WORKER))))
 
 
 def _check_room(plan: Plan, product: Product) -> None:

@@ -17,7 +17,11 @@ from embedcache.store.mean import settle_mean
 from embedcache.store.numbers import RoundingError, encode_rows
 from embedcache.store.read import EmbeddingStore
 
-__all__ = ["Product"]
+__all__ = ["Product", "task_tokens"]
+
+MOST_TASK_TOKENS = 1 << 20
+"""Also where all rows are pooled and a shard could hold far more: what a killed worker loses at most."""
+TASKS_A_WORKER = 4
 
 
 @dataclass(slots=True)
@@ -45,6 +49,11 @@ class Product:
         """Rows of a sequence of so many tokens."""
         return count_pooled(n_tokens, self.spec.pooling)
 
+    def longest_rows(self, n_tokens: int) -> int:
+        """Most rows of a sequence to come, now or in a later build, if the longest at hand has so many tokens."""
+        limit = self.spec.max_tokens if self.spec.crop != "windows" else 0
+        return self.n_rows(max(n_tokens, limit))
+
     def settle(self, rows: Sequence[NDArray[np.float32]]) -> None:
         """Before the first sequence is rounded: an int8 store needs a channel mean, from the first rows at hand."""
         if self.spec.store_dtype == "int8" and self._mean is None and any(len(one) for one in rows):
@@ -70,3 +79,19 @@ class Product:
         """What rounding has cost since the last call, for the header of a record."""
         found, self.rounding = self.rounding, RoundingError(self.spec.store_dtype, self._mean)
         return {} if self.spec.store_dtype == "float32" else {"rounding": found.to_json()}
+
+
+def task_tokens(products: Sequence[Product], total_tokens: int, workers: int = 1) -> int:
+    """Tokens of a task: those of one shard, fewer where several workers share little work.
+
+    Args:
+        products: With their layouts.
+        total_tokens: Of all sequences to embed.
+        workers: How many processes are expected to share them.
+    """
+    assert all(product.layout is not None for product in products)
+    shards = [p.layout.shard_rows for p in products if p.layout is not None and p.spec.pooling == "none"]
+    most = min([MOST_TASK_TOKENS, *shards])
+    if workers == 1:
+        return most
+    return max(1, min(most, -(-total_tokens // (workers * TASKS_A_WORKER))))

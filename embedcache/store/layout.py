@@ -35,6 +35,7 @@ __all__ = [
     "Layout",
     "crc32c",
     "create_store",
+    "new_layout",
     "read_layout",
 ]
 
@@ -140,6 +141,13 @@ class Layout:
         return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=1).encode()
 
 
+def new_layout(spec: EncoderSpec, *, longest: int = 0, shard_bytes: int = SHARD_BYTES) -> Layout:
+    """The layout that ``create_store`` gives a new store."""
+    row_bytes = Layout(spec=spec, shard_rows=0).row_bytes
+    n_inner = max(shard_bytes // (INNER_ROWS * row_bytes), -(-longest // INNER_ROWS), 1)
+    return Layout(spec=spec, shard_rows=n_inner * INNER_ROWS)
+
+
 def create_store(root: str | Place, spec: EncoderSpec, *, longest: int = 0, shard_bytes: int = SHARD_BYTES) -> Layout:
     """Make an empty store, or open the one that is there. Any number of processes may do this at once.
 
@@ -153,10 +161,7 @@ def create_store(root: str | Place, spec: EncoderSpec, *, longest: int = 0, shar
         CacheMismatchError: A store of another encoder spec is there.
         CacheError: A file stands in the way, or the place cannot be written.
     """
-    files = open_files(root)
-    row_bytes = Layout(spec=spec, shard_rows=0).row_bytes
-    n_inner = max(shard_bytes // (INNER_ROWS * row_bytes), -(-longest // INNER_ROWS), 1)
-    layout = Layout(spec=spec, shard_rows=n_inner * INNER_ROWS)
+    files, layout = open_files(root), new_layout(spec, longest=longest, shard_bytes=shard_bytes)
     try:
         files.make_folders(["commits", "tokens/c"])
         if not files.exists("zarr.json"):

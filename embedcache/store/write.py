@@ -18,7 +18,7 @@ from embedcache.store.files import Files, open_files
 from embedcache.store.index import encode_record
 from embedcache.store.layout import EMPTY_CHUNK, ENTRY, INNER_ROWS, Array, Layout, crc32c, read_layout
 
-__all__ = ["COMMIT_WITHIN_HOURS", "commit_task", "task_name"]
+__all__ = ["COMMIT_WITHIN_HOURS", "commit_task", "cut_shards", "task_name"]
 
 CLAIMS = 3
 """Shard numbers that one shard may use up; more than one only where an object store loses its answers."""
@@ -90,7 +90,7 @@ def _write_shards(files: Files, layout: Layout, sequences: Sequence[tuple[bytes,
     entries = np.zeros(len(sequences), ENTRY)
     entries["high"], entries["low"] = np.frombuffer(b"".join(key for key, _ in sequences), ">u8").reshape(-1, 2).T
     with ThreadPoolExecutor(1) as disk:
-        for part in _cut_shards([len(rows) for _, rows in sequences], layout.shard_rows):
+        for part in cut_shards([len(rows) for _, rows in sequences], layout.shard_rows):
             arrays, here = [rows for _, rows in sequences[part]], entries[part]
             number = disk.submit(_write_shard, files, layout, arrays)
             here["length"] = [len(rows) for rows in arrays]
@@ -100,7 +100,7 @@ def _write_shards(files: Files, layout: Layout, sequences: Sequence[tuple[bytes,
     return entries
 
 
-def _cut_shards(lengths: Sequence[int], shard_rows: int) -> Iterator[slice]:
+def cut_shards(lengths: Sequence[int], shard_rows: int) -> Iterator[slice]:
     """Which sequences share a shard: as many as fit, in their order; none of no sequences."""
     first = rows = 0
     for i, length in enumerate(lengths):
