@@ -9,7 +9,7 @@ import pytest
 from fakes import FakeEncoder, fake_spec
 
 from embedcache.build import build_cache
-from embedcache.errors import InvalidInputError
+from embedcache.errors import CacheIncompleteError, InvalidInputError
 from embedcache.sequences import SequenceRecord, sequence_key
 from embedcache.store import EmbeddingStore, commit_task, create_store
 from embedcache.store.layout import Array
@@ -38,12 +38,20 @@ def test_a_store_is_a_read_only_mapping(tmp_path: Path, dtype: str) -> None:
         assert wrong not in store and store.get(wrong) is None and store.get(wrong, 5) == 5  # type: ignore[call-overload]
         with pytest.raises(KeyError):
             store[wrong]  # type: ignore[index]
+    again = EmbeddingStore(tmp_path)
+    assert store == store and store != again and len({store, again}) == 2 and store != dict(store)  # noqa: PLR0124
     array = store[keys[0]]
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 0
     array.copy()[0] = 0
     with pytest.raises(TypeError):
         store[keys[0]] = array  # type: ignore[index]
+    packed = store.batch([keys[2], None, keys[0], keys[2]])
+    assert packed.offsets.tolist() == [0, 4, 4, 6, 10]
+    parts = packed.to_list()
+    assert all(np.array_equal(parts[i].float().numpy(), store[keys[k]]) for i, k in ((0, 2), (2, 0), (3, 2)))
+    with pytest.raises(CacheIncompleteError, match="lacks 1 of 2 protein sequences"):
+        store.batch([keys[0], b"k" * 16])
     for several in ([b"k" * 8, b"k" * 24], ["k" * 16]):
         with pytest.raises(InvalidInputError, match="is no sequence key"):
             store.batch(several)  # type: ignore[arg-type]

@@ -104,6 +104,8 @@ class EmbeddingStore(Mapping[bytes, Array]):
         pairs = np.stack([self._entries["high"], self._entries["low"]], axis=1).astype(">u8")
         return (pair.tobytes() for pair in pairs)
 
+    __eq__, __hash__ = object.__eq__, object.__hash__  # a Mapping would compare arrays, which have no one truth value
+
     def __contains__(self, key: object) -> bool:
         return self._position(key) >= 0
 
@@ -220,9 +222,8 @@ class EmbeddingStore(Mapping[bytes, Array]):
         Raises:
             CacheIncompleteError: A key is not in the store.
         """
-        present = [key for key in keys if key is not None]
         positions = np.full(len(keys), -1, np.int64)
-        positions[[key is not None for key in keys]] = self.require(present)
+        positions[[key is not None for key in keys]] = self.require([key for key in keys if key is not None])
         found = self.packed(positions)
         return found._replace(values=self.decode(found.values))
 
@@ -236,8 +237,7 @@ class EmbeddingStore(Mapping[bytes, Array]):
             depth: Buffers of the ring.
             ahead: How many batches ahead the disk is asked to read.
         """
-        sizes = (int(self.lengths[batch[batch >= 0]].sum()) for batch in batches)
-        capacity = max(sizes, default=0)
+        capacity = max((int(self.lengths[batch[batch >= 0]].sum()) for batch in batches), default=0)
         ring = [self.empty(capacity).zero_() for _ in range(min(depth, len(batches)))]  # touch the memory once
 
         def load(i: int) -> "Ragged":
