@@ -16,7 +16,7 @@ from embedcache.products import Product
 from embedcache.store.layout import Array
 from embedcache.store.quarantine import Poisoned
 
-__all__ = ["Embedded", "Embedder"]
+__all__ = ["DeviceLostError", "Embedded", "Embedder"]
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,10 @@ FAILURES = (
 """What an encoder may raise about a sequence. Whether it is the sequence's fault is then tried, never assumed."""
 CONTROL = {"protein": "MKTAYIAKQR", "rna": "ACGTACGTAACCGGTTACGTACGA", "dna": "ACGTACGTAACCGGTTACGTACGA"}
 Rows = dict[int, list[NDArray[np.float32]]]
+
+
+class DeviceLostError(EmbedCacheError):
+    """A GPU answers nothing but errors: the process must end, and another one can go on."""
 
 
 def _nobody(plan: Plan, index: int, reason: Poisoned) -> None:
@@ -70,7 +74,6 @@ class Embedder:
     tokens_per_batch: int
     give_up: Callable[[Plan, int, Poisoned], None] = _nobody
     alone: bool = False
-    _works: bool = False
     _layers: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -131,12 +134,11 @@ class Embedder:
             _raise_if_lost(error)
             yield from self._one_by_one(plan, batch, error)
             return
-        self._works = True
         yield from done
 
     def _one_by_one(self, plan: Plan, batch: Sequence[int], error: Exception) -> Iterator[Embedded]:
         if len(batch) == 1:
-            if not self._works and not self._control_works():
+            if not self._control_works():
                 raise error
             index = batch[0]
             log.warning("%s cannot be embedded and is skipped: %s", plan.ids[index], error)
@@ -164,7 +166,6 @@ class Embedder:
         except FAILURES as error:
             _raise_if_lost(error)
             return False
-        self._works = True
         return True
 
     def _rows(self, sequences: Sequence[str], lengths: Sequence[int], coming: Any = None) -> Rows:
@@ -213,7 +214,10 @@ def _raise_if_lost(error: Exception) -> None:
     """After a failed kernel a GPU answers nothing but errors: the process must end, or every sequence looks bad."""
     lost = getattr(torch, "AcceleratorError", ())
     if (lost and isinstance(error, lost)) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
-        raise error
+        raise DeviceLostError(
+            f"the GPU failed and this process cannot use it any more ({_describe(error)}). What was finished is in "
+            "the cache. Run the same command again; a sequence that is to blame is found out and skipped."
+        ) from error
 
 
 def _describe(error: Exception) -> str:

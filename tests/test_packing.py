@@ -5,10 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from transformers import EsmConfig, EsmModel
 
-from embedcache.encoders import packing
-from embedcache.encoders.packing import Vocabulary, check_packing, packed_attention
+from embedcache.encoders import blocks, packing
+from embedcache.encoders.attention import attend_by_runs, packed_attention
+from embedcache.encoders.packing import Vocabulary, check_packing
 from embedcache.encoders.tokens import esm_ids
 from embedcache.errors import EmbedCacheError
 
@@ -70,7 +72,10 @@ def test_learned_positions_that_begin_in_the_wrong_place_are_refused() -> None:
 
 
 def test_attention_that_leaks_between_sequences_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "ATTENTION", "sdpa")  # all tokens of a pack see each other
+    def all_see_all(query: Tensor, key: Tensor, value: Tensor, runs: Any, scaling: float | None) -> Tensor:
+        return attend_by_runs(query, key, value, [(len(query), 1)], scaling)
+
+    monkeypatch.setattr(blocks, "attend_by_runs", all_see_all)
     with pytest.raises(EmbedCacheError, match="would depend on the batch"):
         check_packing(esm_model(), ESM, "test")
 

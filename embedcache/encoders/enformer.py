@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embedcache.encoders.layers import check_layers
-from embedcache.encoders.output import to_arrays
-from embedcache.encoders.spec import EncoderSpec
+from embedcache.encoders.layers import Done, OneOf, check_layers
+from embedcache.encoders.output import PendingRows
+from embedcache.encoders.spec import EncoderSpec, Pending
 from embedcache.encoders.weights import Weights, cast_weights, draw_normal, draw_weights, fill_weights, seed_of
 from embedcache.ragged import Ragged
 
@@ -58,15 +58,25 @@ class EnformerEncoder:
 
     def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
         """Embed normalised windows: (bins, width) each, in their order."""
-        if not sequences:
-            return []
-        with torch.inference_mode():
-            return to_arrays(self.spec, self.encode_packed(sequences))
+        return self.start(sequences).result()
 
     def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[NDArray[np.float32]]]:
         """The last layer, the only one that is there; see ``spec.LayeredEncoder``."""
+        return self.start_layers(sequences, layers).result()
+
+    def start(self, sequences: Sequence[str]) -> Pending[list[NDArray[np.float32]]]:
+        """Begin what ``encode`` does: on a GPU without waiting for it."""
+        return OneOf(self.start_layers(sequences, [self.spec.layer]), self.spec.layer)
+
+    def start_layers(
+        self, sequences: Sequence[str], layers: Sequence[int]
+    ) -> Pending[dict[int, list[NDArray[np.float32]]]]:
+        """Begin what ``encode_layers`` does, see ``spec.StartingEncoder``."""
         check_layers(self.spec, layers, any_layer=False)
-        return {self.spec.layer: self.encode(sequences)}
+        if not sequences:
+            return Done({self.spec.layer: []})
+        with torch.inference_mode():
+            return PendingRows(self.spec, {self.spec.layer: self.encode_packed(sequences)})
 
     def encode_packed(self, sequences: Sequence[str]) -> Ragged:
         """Embed windows, at least one, on the device and in the compute dtype, open to gradients."""

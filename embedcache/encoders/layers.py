@@ -1,14 +1,19 @@
-"""Several layers of one encoder: their numbers, and encoders that have one only."""
+"""Several layers of one encoder: their numbers, encoders that have one only, and beginning before asking."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcache.encoders.spec import Encoder, EncoderSpec
+from embedcache.encoders.spec import Encoder, EncoderSpec, LayeredEncoder, Pending, StartingEncoder
 from embedcache.errors import InvalidSettingError
 
-__all__ = ["OneLayer", "check_layers"]
+__all__ = ["Done", "OneLayer", "OneOf", "check_layers", "start_layers"]
+
+T = TypeVar("T")
+Rows = NDArray[np.float32]
 
 
 def check_layers(spec: EncoderSpec, layers: Sequence[int], *, any_layer: bool = True) -> None:
@@ -36,11 +41,43 @@ class OneLayer:
         self.spec = encoder.spec
         self.encoder = encoder
 
-    def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
+    def encode(self, sequences: Sequence[str]) -> list[Rows]:
         """As the encoder does."""
         return self.encoder.encode(sequences)
 
-    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[NDArray[np.float32]]]:
+    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[Rows]]:
         """Its one layer, see ``spec.LayeredEncoder``."""
         check_layers(self.spec, layers, any_layer=False)
         return {self.spec.layer: self.encoder.encode(sequences)}
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """A result that is there already, as a ``Pending`` one."""
+
+    value: T
+
+    def result(self) -> T:
+        """The value."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf(Generic[T]):
+    """One of several pending results."""
+
+    pending: Pending[Mapping[int, T]]
+    layer: int
+
+    def result(self) -> T:
+        """Wait for all, and give this one."""
+        return self.pending.result()[self.layer]
+
+
+def start_layers(
+    encoder: LayeredEncoder, sequences: Sequence[str], layers: Sequence[int]
+) -> Pending[dict[int, list[Rows]]]:
+    """Begin ``encode_layers`` of any encoder; one that cannot begin without waiting computes at once."""
+    if isinstance(encoder, StartingEncoder):
+        return encoder.start_layers(sequences, layers)
+    return Done(encoder.encode_layers(sequences, layers))

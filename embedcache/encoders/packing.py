@@ -3,10 +3,12 @@
 Positions restart at every sequence and a registered attention function keeps each sequence to itself, so
 that a sequence sees the kernels it would see alone and its numbers do not depend on its neighbours: bit for
 bit on one CPU thread; with more threads or on a GPU the rounding of a few numbers may differ, within
-``TOLERANCE`` of the largest. Matrix products of very few rows round in another way, so very short sequences
-run alone. Fits transformers models that take ``position_ids``, use the attention
-interface, and mix tokens in attention only: ESM-2 and the Nucleotide Transformers. It does not fit inputs
-with ``<mask>`` in models with ``token_dropout``: their rescaling would run over the whole pack.
+``TOLERANCE`` of the largest. On a CPU in float32 they are also, bit for bit, those of the plain pass of
+transformers; in half precision they are nearer to float32 than those (see ``blocks``). Matrix products of
+very few rows round in another way, so very short sequences run alone. Fits transformers models that take
+``position_ids``, use the attention interface, and mix tokens in attention only: ESM-2 and the Nucleotide
+Transformers. It does not fit inputs with ``<mask>`` in models with ``token_dropout``: their rescaling would run
+over the whole pack.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,22 +18,21 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from torch import nn
 
-from embedcache.encoders.layers import check_layers
-from embedcache.encoders.output import to_arrays
-from embedcache.encoders.spec import EncoderSpec
+from embedcache.encoders.attention import ATTENTION
+from embedcache.encoders.blocks import run_blocks
+from embedcache.encoders.layers import Done, OneOf, check_layers
+from embedcache.encoders.output import PendingRows, to_device
+from embedcache.encoders.spec import EncoderSpec, Pending
 from embedcache.errors import EmbedCacheError
 from embedcache.ragged import Ragged
 
-__all__ = ["PackedEncoder", "Vocabulary", "check_packing", "packed_attention"]
+__all__ = ["PackedEncoder", "Vocabulary", "check_packing"]
 
-ATTENTION = "isoheads_packed"
-CPU_PACK_TOKENS = 2048
-"""More tokens in one pass are slower on a CPU: activations leave its cache."""
+CPU_PACK_TOKENS = 1024
+"""Tokens of one pass for each thread of a CPU; more are slower, for activations leave its cache."""
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.03, torch.float16: 0.01}
 """Largest difference between a pack and single runs, relative to the largest value, by compute dtype."""
 
@@ -56,7 +57,7 @@ class PackedEncoder:
     Attributes:
         spec: What it is.
         model: The torch module. Its parameters may be trained; ``encode`` always sees their present values.
-        packing_error: What ``check_packing`` found when it was loaded; 0 means bit for bit.
+        packing_error: What ``check_packing`` found when it was loaded; 0 means bit for bit that of transformers.
     """
 
     def __init__(self, spec: EncoderSpec, model: nn.Module, vocabulary: Vocabulary, device: str = "cpu") -> None:
@@ -72,16 +73,25 @@ class PackedEncoder:
         Raises:
             EmbedCacheError: A number that is not finite came out.
         """
-        return self.encode_layers(sequences, [self.spec.layer])[self.spec.layer]
+        return self.start(sequences).result()
 
     def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[NDArray[np.float32]]]:
         """Embed sequences once for several layers, see ``spec.LayeredEncoder``."""
+        return self.start_layers(sequences, layers).result()
+
+    def start(self, sequences: Sequence[str]) -> Pending[list[NDArray[np.float32]]]:
+        """Begin what ``encode`` does: on a GPU without waiting for it."""
+        return OneOf(self.start_layers(sequences, [self.spec.layer]), self.spec.layer)
+
+    def start_layers(
+        self, sequences: Sequence[str], layers: Sequence[int]
+    ) -> Pending[dict[int, list[NDArray[np.float32]]]]:
+        """Begin what ``encode_layers`` does, see ``spec.StartingEncoder``."""
         check_layers(self.spec, layers)
         if not sequences:
-            return {layer: [] for layer in layers}
+            return Done({layer: [] for layer in layers})
         with torch.inference_mode():
-            packed = self._pack(sequences, layers)
-            return {layer: to_arrays(self.spec, packed[layer]) for layer in layers}
+            return PendingRows(self.spec, self._pack(sequences, layers))
 
     def encode_packed(self, sequences: Sequence[str]) -> Ragged:
         """Embed sequences, at least one, on the device and in the compute dtype, open to gradients.
@@ -97,9 +107,10 @@ class PackedEncoder:
         order = sorted(range(len(ids)), key=lengths.__getitem__, reverse=True)  # equal neighbours share a call
         budget, shortest = sum(lengths), 0
         if self.model.device.type == "cpu":
-            budget, shortest = CPU_PACK_TOKENS, _shortest_in_pack(torch.get_num_threads())
+            threads = torch.get_num_threads()
+            budget, shortest = CPU_PACK_TOKENS * threads, _shortest_in_pack(threads)
         passes = [
-            _forward(self.model, _inputs([ids[i] for i in pack], self.vocabulary, self.model.device), layers)
+            run_blocks(self.model, _inputs([ids[i] for i in pack], self.vocabulary, self.model.device), layers)
             for pack in _packs(order, lengths, budget, shortest)
         ]
         starts = np.empty(len(ids), np.int64)
@@ -107,7 +118,7 @@ class PackedEncoder:
         counts = np.array(lengths) - (1 if self.vocabulary.after is None else 2)
         offsets = np.append(0, np.cumsum(counts))
         kept = np.arange(offsets[-1]) + np.repeat(starts + 1 - offsets[:-1], counts)
-        rows, bounds = torch.from_numpy(kept).to(self.model.device), torch.from_numpy(offsets)
+        rows, bounds = to_device(kept, self.model.device), torch.from_numpy(offsets)
         # all tokens with special ones, longest sequence first, (N, D), to residues in the order of the batch
         return {layer: Ragged(torch.cat([one[layer] for one in passes])[rows], bounds) for layer in layers}
 
@@ -116,65 +127,8 @@ class PackedEncoder:
         return np.concatenate([[self.vocabulary.before], self.vocabulary.ids(sequence), after]).astype(np.int64)
 
 
-def packed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float | None = None,
-    runs: Sequence[tuple[int, int]] = (),
-    bounds: Tensor | None = None,
-    longest: int = 0,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attention within each sequence of a pack; the signature is that of transformers.
-
-    Args:
-        module: The attention layer, not used.
-        query: (1, heads, N, d), as ``key`` and ``value``.
-        key: As ``query``.
-        value: As ``query``.
-        attention_mask: None.
-        scaling: Factor on the scores; ESM has scaled the query before and gives 1.
-        runs: (length, number of neighbouring sequences of this length), covering all N tokens.
-        bounds: (B + 1,) int32 on the device: where sequences begin and end.
-        longest: Most tokens of a sequence.
-
-    Returns:
-        (1, N, heads, d), and None in place of attention maps.
-    """
-    assert attention_mask is None, "packed attention takes no mask"
-    if query.is_cuda and query.dtype != torch.float32 and (varlen := _varlen_attention()) is not None:
-        q, k, v = (t[0].transpose(0, 1).contiguous() for t in (query, key, value))  # (N, heads, d)
-        return varlen(q, k, v, bounds, bounds, longest, longest, scale=scaling)[None], None
-    return _attention_by_runs(query, key, value, runs, scaling)[None], None
-
-
-def _attention_by_runs(
-    query: Tensor, key: Tensor, value: Tensor, runs: Sequence[tuple[int, int]], scaling: float | None
-) -> Tensor:
-    """One call for each run of sequences of equal length: (1, heads, N, d) to (N, heads, d)."""
-    parts, start = [], 0
-    for length, count in runs:
-        stop = start + length * count
-        q, k, v = (
-            t[0, :, start:stop].view(len(t[0]), count, length, -1).transpose(0, 1) for t in (query, key, value)
-        )  # (count, heads, length, d)
-        part = F.scaled_dot_product_attention(q, k, v, scale=scaling)
-        parts.append(part.transpose(1, 2).flatten(0, 1))  # (count * length, heads, d)
-        start = stop
-    assert start == query.shape[2], "runs must cover all tokens"
-    return torch.cat(parts)
-
-
-AttentionInterface.register(ATTENTION, packed_attention)
-AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)
-
-
 def check_packing(model: Any, vocabulary: Vocabulary, name: str) -> float:
-    """Compare a pack with single runs in the first two layers, and leave the model on packed attention.
+    """Compare a pack with plain single runs in the first two layers, and leave the model on packed attention.
 
     Returns:
         The largest difference over the largest value: 0.0 on a CPU in float32.
@@ -194,7 +148,7 @@ def check_packing(model: Any, vocabulary: Vocabulary, name: str) -> float:
                 [model(input_ids=torch.from_numpy(one)[None].to(model.device)).last_hidden_state[0] for one in ids]
             )
             model.set_attn_implementation(ATTENTION)
-            packed = _forward(model, _inputs(ids, vocabulary, model.device), [-1])[-1]
+            packed = run_blocks(model, _inputs(ids, vocabulary, model.device), [-1])[-1]
     finally:
         model.encoder.layer = layers
     error = ((packed - single).abs().max() / single.abs().max()).item()
@@ -213,31 +167,12 @@ def _inputs(ids: Sequence[NDArray[np.int64]], vocabulary: Vocabulary, device: to
     bounds = np.cumsum([0, *lengths])
     positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1] - vocabulary.first_position, lengths)
     return {
-        "input_ids": torch.from_numpy(np.concatenate(ids))[None].to(device),  # (1, N)
-        "position_ids": torch.from_numpy(positions)[None].to(device),  # (1, N)
+        "input_ids": to_device(np.concatenate(ids)[None], device),  # (1, N)
+        "position_ids": to_device(positions[None], device),  # (1, N)
         "runs": [(length, len(list(same))) for length, same in groupby(lengths)],
-        "bounds": torch.from_numpy(bounds.astype(np.int32)).to(device),
+        "bounds": to_device(bounds.astype(np.int32), device),
         "longest": max(lengths),
     }
-
-
-def _forward(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dict[int, Tensor]:
-    """One pack through the blocks of the model: (N, D) of each layer asked for.
-
-    The loop of ``EsmModel``, whose own outputs are the last state alone, or every state of every block.
-    """
-    ids, positions = inputs.pop("input_ids"), inputs.pop("position_ids")
-    x = model.embeddings(input_ids=ids, position_ids=positions)  # (1, N, D)
-    rotary = model.rotary_embeddings
-    turns = None if rotary is None else rotary(x, positions)
-    found: dict[int, Tensor] = {}
-    for number, block in enumerate(model.encoder.layer, 1):
-        x = block(x, position_embeddings=turns, **inputs)
-        if number in layers:
-            found[number] = x[0]
-    if -1 in layers:
-        found[-1] = model.encoder.emb_layer_norm_after(x)[0]
-    return found
 
 
 def _shortest_in_pack(threads: int) -> int:
@@ -267,12 +202,3 @@ def _keep_layers(model: Any, layer: int) -> None:
     if layer != -1:
         model.encoder.layer = model.encoder.layer[:layer]
         model.encoder.emb_layer_norm_after = None
-
-
-def _varlen_attention() -> Callable[..., Tensor] | None:
-    """Attention over packs in one kernel: CUDA, half precision, newer torch."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return cast(Callable[..., Tensor], varlen_attn)

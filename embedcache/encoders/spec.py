@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,12 @@ from embedcache.encoders.tokens import Crop, count_tokens, crop_sequence
 from embedcache.errors import CacheDamagedError, CacheMismatchError, InvalidSequenceError, InvalidSettingError
 from embedcache.sequences import Modality
 
-__all__ = ["ComputeDtype", "Encoder", "EncoderSpec", "LayeredEncoder", "StoreDtype"]
+__all__ = ["ComputeDtype", "Encoder", "EncoderSpec", "LayeredEncoder", "Pending", "StartingEncoder", "StoreDtype"]
 
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 StoreDtype = Literal["float16", "bfloat16", "float32", "int8"]
+
+Result_co = TypeVar("Result_co", covariant=True)
 
 _ADDED = {"overlap": 0, "source_dtype": ""}
 """Fields that came after format version 1: left out of the JSON, and so of the digest, while they say nothing."""
@@ -215,4 +217,27 @@ class LayeredEncoder(Encoder, Protocol):
         Raises:
             InvalidSettingError: The encoder does not have such a layer.
         """
+        ...
+
+
+class Pending(Protocol[Result_co]):
+    """Work that goes on by itself, on a GPU for example."""
+
+    def result(self) -> Result_co:
+        """Wait for it, and give what it made; call it once."""
+        ...
+
+
+@runtime_checkable
+class StartingEncoder(LayeredEncoder, Protocol):
+    """An encoder that can compute while its caller works on the batch before."""
+
+    def start(self, sequences: Sequence[str]) -> Pending[list[NDArray[np.float32]]]:
+        """Begin what ``encode`` does."""
+        ...
+
+    def start_layers(
+        self, sequences: Sequence[str], layers: Sequence[int]
+    ) -> Pending[dict[int, list[NDArray[np.float32]]]]:
+        """Begin what ``encode_layers`` does."""
         ...
