@@ -55,7 +55,8 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
     if len(matches) > 1:
         raise CacheError(
             f"{encoder or 'no encoder'} could mean {len(matches)} {modality} stores in {cache}: "
-            f"{_told_apart(matches)}. Give --encoder the whole name of one; with `heads`: --encoder {modality}={matches[0].name}."
+            f"{_told_apart(matches)}. Give --encoder the whole name of one; with `heads`: --encoder "
+            f"{modality}={matches[0].name}."
         )
     return matches[0]
 

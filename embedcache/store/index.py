@@ -7,10 +7,11 @@ that "behind" is a comparison of names and never of times. It may be missing, ol
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedcache.errors import CacheDamagedError, CacheError
 from embedcache.place import Place
@@ -21,10 +22,13 @@ __all__ = [
     "Record",
     "committed_tasks",
     "encode_record",
+    "entry_keys",
     "load_entries",
+    "read_all_records",
     "read_index",
     "read_record",
     "read_records",
+    "search_keys",
     "write_index",
 ]
 
@@ -75,14 +79,23 @@ def read_record(files: Files, task: str) -> Record:
 
 def read_records(files: Files, tasks: list[str]) -> Array:
     """Entries of several commits, one after the other; errors as in ``read_record``."""
-    bodies = list[bytes]()
+    # joined as bytes: numpy would take longer to compare the types of so many pieces than to read them
+    return np.frombuffer(b"".join(body for body, _ in _parse_records(files, tasks)), ENTRY)
+
+
+def read_all_records(files: Files) -> list[Record]:
+    """All commits of a store, in the order of their names; errors as in ``read_record``."""
+    return [(np.frombuffer(body, ENTRY), header) for body, header in _parse_records(files, committed_tasks(files))]
+
+
+def _parse_records(files: Files, tasks: list[str]) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
+    done = 0
     try:
         for task, data in zip(tasks, files.read_many(f"commits/{task}" for task in tasks), strict=True):
-            bodies.append(_parse_record(files.place, task, data)[0])
+            yield _parse_record(files.place, task, data)
+            done += 1
     except OSError as error:
-        raise _damaged(files.place, tasks[len(bodies)], str(error)) from error
-    # joined as bytes: numpy would take longer to compare the types of so many pieces than to read them
-    return np.frombuffer(b"".join(bodies), ENTRY)
+        raise _damaged(files.place, tasks[done], str(error)) from error
 
 
 def _parse_record(root: Place, task: str, data: bytes) -> tuple[bytes, Mapping[str, Any]]:
@@ -136,6 +149,25 @@ def _sorted_by_key(entries: Array) -> Array:
     first = np.ones(len(entries), bool)
     first[1:] = (entries["high"][1:] != entries["high"][:-1]) | (entries["low"][1:] != entries["low"][:-1])
     return entries[first]
+
+
+def entry_keys(entries: Array) -> list[bytes]:
+    """Sequence keys of entries, 16 bytes each."""
+    data = np.stack([entries["high"], entries["low"]], axis=1).astype(">u8").tobytes()
+    return [data[i : i + 16] for i in range(0, len(data), 16)]
+
+
+def search_keys(high: Array, low: Array, wanted_high: Array, wanted_low: Array) -> NDArray[np.int64]:
+    """Where keys stand among sorted keys, -1 for one that is absent; all are given as halves."""
+    position = np.searchsorted(high, wanted_high)
+    while len(high):  # a second round only where 64 bits of two keys are equal
+        here = np.minimum(position, len(high) - 1)
+        same = (position < len(high)) & (high[here] == wanted_high)
+        other = same & (low[here] != wanted_low)
+        if not other.any():
+            return np.where(same, here, -1).astype(np.int64)
+        position = position + other
+    return np.full(len(wanted_high), -1, np.int64)
 
 
 def read_index(files: Files) -> tuple[Array, list[str]]:

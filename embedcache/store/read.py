@@ -14,7 +14,7 @@ from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheDamagedError, CacheIncompleteError, InvalidInputError
 from embedcache.place import Place, parse_place
 from embedcache.store.files import open_files
-from embedcache.store.index import load_entries
+from embedcache.store.index import load_entries, search_keys
 from embedcache.store.layout import INNER_ROWS, REPAIR, Array, crc32c, read_layout
 from embedcache.store.mean import read_mean
 from embedcache.store.numbers import decode_rows
@@ -133,15 +133,7 @@ class EmbeddingStore(Mapping[bytes, Array]):
             wrong = next(key for key in keys if not isinstance(key, bytes) or len(key) != 16)
             raise InvalidInputError(f"{wrong!r} is no sequence key. Give 16 bytes, as `sequence_key` makes them.")
         high, low = np.frombuffer(b"".join(keys), ">u8").astype("u8").reshape(-1, 2).T
-        position = np.searchsorted(self._high, high)
-        while len(self):  # a second round only where 64 bits of two keys are equal
-            here = np.minimum(position, len(self) - 1)
-            same = (position < len(self)) & (self._high[here] == high)
-            other = same & (self._entries["low"][here] != low)
-            if not other.any():
-                return np.where(same, here, -1).astype(np.int64)
-            position = position + other
-        return np.full(len(keys), -1, np.int64)
+        return search_keys(self._high, self._entries["low"], high, low)
 
     def require(self, keys: Sequence[bytes]) -> Positions:
         """Positions of keys that must all be here.
@@ -238,7 +230,6 @@ class EmbeddingStore(Mapping[bytes, Array]):
             ahead: How many batches ahead the disk is asked to read.
         """
         capacity = max((int(self.lengths[batch[batch >= 0]].sum()) for batch in batches), default=0)
-        ring = [self.empty(capacity).zero_() for _ in range(min(depth, len(batches)))]  # touch the memory once
 
         def load(i: int) -> "Ragged":
             for batch in batches[i + ahead : i + ahead + 1]:
@@ -248,6 +239,7 @@ class EmbeddingStore(Mapping[bytes, Array]):
         with ThreadPoolExecutor(1) as loader:
             for batch in batches[:ahead]:
                 loader.submit(self.advise, batch)
+            ring += (self.empty(capacity).zero_() for _ in range(min(depth, len(batches))))  # touched while it reads
             pending = deque(loader.submit(load, i) for i in range(min(depth, len(batches))))
             for i in range(depth, len(batches) + depth):
                 if pending:
