@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from embedcache.errors import CacheDamagedError, CacheError, CacheIncompleteError, CacheMismatchError, UnknownNameError
 from embedcache.store import EmbeddingStore, commit_task, create_store, find_store, store_path, write_index
+from embedcache.store import files as local_files
 from embedcache.store.files import open_files
 from embedcache.store.index import load_entries
 from embedcache.store.layout import Array
@@ -150,6 +151,18 @@ def test_a_read_only_store_opens(root: Path) -> None:
     for path in [*root.rglob("*"), root]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     assert len(EmbeddingStore(root)) == 1
+
+
+def test_the_disk_begins_with_a_large_file_before_it_is_flushed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = list[tuple[int, int]]()
+    monkeypatch.setattr(local_files, "HANDED_OVER_BYTES", 1000)
+    monkeypatch.setattr(local_files, "_sync_file_range", lambda _, start, size, how: begun.append((start, size)))
+    monkeypatch.setattr(local_files.ctypes, "c_int64", int)
+    written = sequences([30, 30, 100, 5])
+    commit_task(root, written)
+    starts, sizes = zip(*begun, strict=True)
+    assert starts == (0, 1440, 3840) and sum(sizes) >= 3840 and starts[1:] == tuple(np.cumsum(sizes)[:-1])
+    assert {key: EmbeddingStore(root)[key].tobytes() for key, _ in written} == {k: r.tobytes() for k, r in written}
 
 
 def test_a_flipped_bit_is_found(root: Path) -> None:

@@ -230,6 +230,7 @@ class EmbeddingStore(Mapping[bytes, Array]):
             ahead: How many batches ahead the disk is asked to read.
         """
         capacity = max((int(self.lengths[batch[batch >= 0]].sum()) for batch in batches), default=0)
+        ring = list["Tensor"]()
 
         def load(i: int) -> "Ragged":
             for batch in batches[i + ahead : i + ahead + 1]:
