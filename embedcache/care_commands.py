@@ -6,10 +6,16 @@ from typing import Annotated
 
 import typer
 
+from embedcache.encoders.spec import StoreDtype
 from embedcache.options import CacheOption, JsonOption
 from embedcache.sequences import Modality
 
-__all__ = ["encoders", "gc", "info", "verify"]
+__all__ = ["convert", "encoders", "gc", "info", "verify"]
+
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(help="Name of the store: of its encoder or, where it has several, of its directory. See info."),
+]
 
 
 def info(cache: CacheOption = "cache", as_json: JsonOption = False) -> None:
@@ -65,3 +71,24 @@ def gc(
 
     found = collect_cache(cache, older_than_hours, dry_run=dry_run)
     print(json.dumps([one.to_json() for one in found], indent=1) if as_json else "\n".join(map(str, found)))
+
+
+def convert(
+    modality: Annotated[Modality, typer.Option(help="Of the store to convert.")],
+    store_dtype: Annotated[
+        StoreDtype,
+        typer.Option(help="Numbers of the new store. float16 and bfloat16 take half of float32, int8 a quarter."),
+    ],
+    encoder: EncoderOption = None,
+    cache: CacheOption = "cache",
+    output: Annotated[
+        str | None, typer.Option(help="Root of the cache that gets the new store, by default the same.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a store in another number format, without running its encoder again. The old store stays."""
+    from embedcache.convert import convert_store
+
+    report = convert_store(cache, modality, store_dtype, encoder=encoder, output=output)
+    print(json.dumps(report.to_json(), indent=1) if as_json else report)
+    report.raise_if_damaged()

@@ -146,7 +146,7 @@ class RoundingError:
         signal, lost = exact.square().sum(1), (exact - read).square_().sum(1)  # (T,)
         norms = (signal * read.square().sum(1)).sqrt_()
         # a row of zeros has no direction: it counts as kept if it stayed zero
-        cosines = torch.where(norms > 0, (exact * read).sum(1) / norms, (lost == 0).float())
+        cosines = torch.where(norms > 0, (exact * read).sum(1) / norms, (lost == 0).float()).clamp_(-1, 1)
         self._lost += float(lost.sum())
         self._signal += float(signal.sum())
         self._cosines += float(cosines.sum())
