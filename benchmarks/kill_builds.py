@@ -101,6 +101,14 @@ class Build:
         assert not failed, f"a worker that was not killed ended with {failed[0]}"
         return all(worker.exitcode == 0 for worker in self.workers)
 
+    def wait_for_work(self, workers: list[BaseProcess]) -> None:
+        """Sleep until each of these workers has begun to embed, or one has nothing to do."""
+        until = time.monotonic() + 20
+        while time.monotonic() < until and all(worker.is_alive() for worker in workers):
+            if all((self.notes / str(worker.pid)).exists() for worker in workers):
+                return
+            time.sleep(0.01)
+
     def kill(self, victims: list[BaseProcess]) -> None:
         """Kill workers, and look what that did."""
         for worker in victims:
@@ -240,12 +248,15 @@ def disturb(build: Build, rng: random.Random, options: argparse.Namespace) -> No
     """Kill workers until the build is done; then, and after the last kill, let it end."""
     moved = time.monotonic()
     while not build.is_over():
-        time.sleep(rng.uniform(0, options.gap))
         alive = [worker for worker in build.workers if worker.is_alive()]
+        if alive and rng.random() < 0.9:  # the others may be hit before they have begun
+            build.wait_for_work(alive)
+        time.sleep(rng.uniform(0, options.gap))
         if build.tally.kills >= options.kills or not alive:
             assert time.monotonic() - moved < LIMIT_SECONDS, "the build does not end"
             continue
         moved = time.monotonic()
+        alive = [worker for worker in alive if worker.is_alive()] or alive
         victims = alive if rng.random() < 0.2 else [rng.choice(alive)]
         build.kill(victims)
         for _ in victims:

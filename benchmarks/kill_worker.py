@@ -5,7 +5,7 @@ Imported once by a server process from which workers are forked, so that a kille
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +36,14 @@ def make_records(count: int) -> list[SequenceRecord]:
 class NotingEncoder:
     """Writes the key of each sequence to a file before it is embedded."""
 
-    def __init__(self, encoder: Encoder, note: Callable[[bytes], None], pause: float) -> None:
-        self.encoder, self.spec, self.note, self.pause = encoder, encoder.spec, note, pause
+    def __init__(self, encoder: Encoder, notes: Path, pause: float) -> None:
+        self.encoder, self.spec, self.notes, self.pause = encoder, encoder.spec, notes, pause
 
     def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
         """Note, wait, embed."""
-        self.note(b"".join(sequence_key(one, "protein") for one in sequences))
+        keys = b"".join(sequence_key(one, "protein") for one in sequences)
+        with self.notes.open("ab", buffering=0) as file:
+            file.write(keys)
         time.sleep(self.pause)  # as of a GPU: without it most kills would hit a commit
         return self.encoder.encode(sequences)
 
@@ -63,8 +65,7 @@ def work(place: str, notes: str, count: int, ttl: float | None, pause: float) ->
     """
     if ttl is not None:
         leases_module.is_gone = lambda process: False
-    descriptor = os.open(Path(notes, str(os.getpid())), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    encoder = NotingEncoder(ENCODER, lambda keys: _write(descriptor, keys), pause)
+    encoder = NotingEncoder(ENCODER, Path(notes, str(os.getpid())), pause)
     build_products(
         make_records(count),
         encoder,
@@ -74,10 +75,6 @@ def work(place: str, notes: str, count: int, ttl: float | None, pause: float) ->
         workers=WORKERS,
         **({} if ttl is None else {"ttl": ttl}),
     )
-
-
-def _write(descriptor: int, keys: bytes) -> None:
-    os.write(descriptor, keys)
 
 
 def embedded_by(notes: Path, pid: int, start: int = 0) -> list[bytes]:

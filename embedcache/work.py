@@ -101,17 +101,19 @@ class Worker:
     def _take(self, write: Any) -> Attempt | None:
         """Begin an attempt at a task; None when all are committed."""
         while not self.stop:
-            free, others = self.leases.survey(self._open)
+            seen = self.leases.survey(self._open)
             self._forget_committed()  # after the leases: whoever gave one back has committed before
-            free = [attempt for attempt in free if attempt.task in self._open]
-            if others:
-                random.shuffle(free)  # workers that agree on an order fight for its first task
+            free = [attempt for attempt in seen.free if attempt.task in self._open]
+            if seen.crowded:
+                # workers that agree on an order fight for its first task, or embed the same sequences side by side
+                # where their builds differ and have tasks of their own
+                random.shuffle(free)
             for attempt in free:
                 if self.leases.acquire(attempt):  # a name that someone else created a moment ago is not ours
                     if not self._is_committed(attempt.task):  # its last owner may have finished a moment ago
                         return attempt
                     self.leases.finish(attempt)
-            if not self._open or not (free or others):
+            if not self._open or not (free or seen.must_wait):
                 return None
             if not free:
                 write(None, None)

@@ -22,7 +22,7 @@ from embedcache.store.disk import disk_errors
 from embedcache.store.files import Files, FileStatus
 from embedcache.store.processes import is_gone, this_process
 
-__all__ = ["STALLED_SECONDS", "TTL_SECONDS", "Attempt", "Leases"]
+__all__ = ["STALLED_SECONDS", "TTL_SECONDS", "Attempt", "Leases", "Survey"]
 
 FOLDER = "claims/tasks"
 TTL_SECONDS = 60.0
@@ -45,6 +45,18 @@ class Attempt:
     def name(self) -> str:
         """File of the lease."""
         return f"{FOLDER}/{self.task}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Who works on what, at one moment."""
+
+    free: list[Attempt]
+    """Next attempts at the tasks that nobody works on, in the order of the tasks."""
+    must_wait: bool
+    """Others work on some of the tasks that were asked for."""
+    crowded: bool
+    """Others work in this store, on these tasks or on those of another build."""
 
 
 @dataclass(slots=True)
@@ -93,28 +105,32 @@ class Leases:
             self.files.remove(self._held)
         self._held.clear()
 
-    def survey(self, tasks: Iterable[str]) -> tuple[list[Attempt], bool]:
-        """Next attempts at the tasks that nobody works on, in their order, and whether others hold some."""
+    def survey(self, tasks: Iterable[str]) -> Survey:
+        """Look at the leases of all workers."""
         found: dict[str, dict[int, FileStatus]] = {}
         for name, status in self.files.statuses(FOLDER).items():
             task, _, number = name.removeprefix(f"{FOLDER}/").rpartition("-")
             if number.isdigit():
                 found.setdefault(task, {})[int(number)] = status
-        free, others = [], False
+        busy = {task for task, attempts in found.items() if self._is_taken(task, attempts)}
+        free, must_wait = [], False
         for task in tasks:
-            attempts = found.get(task, {})
-            names = [f"{FOLDER}/{task}-{number}" for number in attempts]
-            dead = [self._is_dead(name, status.tag) for name, status in zip(names, attempts.values(), strict=True)]
-            if all(dead):
+            numbers = found.get(task, {})
+            names = [f"{FOLDER}/{task}-{number}" for number in numbers]
+            if task in busy:
+                must_wait = True
+            elif not any(name in self._held for name in names):
                 marks = Counter(str(mark) for name in names if (mark := self._seen[name].body.get("alone")))
-                free.append(Attempt(task, max(attempts, default=-1) + 1, len(attempts), marks))
-            else:
-                others = others or not any(name in self._held for name in names)
-        return free, others
+                free.append(Attempt(task, max(numbers, default=-1) + 1, len(numbers), marks))
+        return Survey(free, must_wait, bool(busy))
+
+    def _is_taken(self, task: str, attempts: Mapping[int, FileStatus]) -> bool:
+        """Whether a living worker other than this one holds a task."""
+        names = {f"{FOLDER}/{task}-{number}": status.tag for number, status in attempts.items()}
+        dead = [self._is_dead(name, tag) for name, tag in names.items() if name not in self._held]
+        return not all(dead) and len(dead) == len(names)
 
     def _is_dead(self, name: str, tag: str) -> bool:
-        if name in self._held:
-            return False
         seen, now = self._seen.get(name), time.monotonic()
         if seen is None or seen.tag != tag:
             seen = self._seen[name] = _Seen(tag, now, self._read(name))
@@ -123,7 +139,7 @@ class Leases:
     def _read(self, name: str) -> dict[str, Any]:
         try:
             body = json.loads(self.files.read(name))
-        except (FileNotFoundError, ValueError):  # removed meanwhile, or torn by a power cut
+        except (FileNotFoundError, ValueError, RecursionError):  # removed meanwhile, or torn by a power cut
             return {}
         return body if isinstance(body, dict) else {}
 

@@ -97,10 +97,11 @@ def _read(data: bytes, number: int) -> list[Task]:
     head, _, body = data.partition(b"\n")
     try:
         header = json.loads(head)
-        counts, checksum = [int(count) for count in header["tasks"]], header["crc32c"]
-    except (ValueError, KeyError, TypeError):
+        counts, checksum = list(header["tasks"]), header["crc32c"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
-    if checksum != crc32c(np.frombuffer(body, np.uint8)) or sum(counts) * KEY_BYTES != len(body):
+    are_counts = all(type(count) is int and count > 0 for count in counts)
+    if not are_counts or sum(counts) * KEY_BYTES != len(body) or checksum != crc32c(np.frombuffer(body, np.uint8)):
         return []
     return list(_cut(body, counts, number))
 
