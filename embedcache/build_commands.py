@@ -157,28 +157,27 @@ def estimate(
     modality: ModalityOption,
     encoder: EncoderOption = None,
     dataset: DatasetOption = Path("dataset"),
+    cache: CacheOption = "cache",
+    weights: WeightsOption = None,
+    random_init: RandomInitOption = None,
     dtype: DtypeOption = "float32",
     store_dtype: StoreDtypeOption = "float16",
     crop: CropOption = None,
     overlap: OverlapOption = None,
     max_tokens: MaxTokensOption = None,
-    pooling: Annotated[str, typer.Option(help="none, mean or adaptive-<most rows>.")] = "none",
+    layers: LayersOption = [-1],  # noqa: B006
+    poolings: PoolingsOption = ["none"],  # noqa: B006
     device: DeviceOption = "auto",
+    tokens_per_batch: BudgetOption = None,
+    retry: RetryOption = False,
     trial_seconds: Annotated[float, typer.Option(min=0, help="Length of the time trial; 0 for none.")] = 5.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell tokens, bytes on disk and time of a build, before anything is spent. Needs no weights."""
-    from embedcache.encoders.registry import EncoderOptions
-    from embedcache.estimate import estimate_modality
+    """Tell tokens, bytes on disk and time of a build by one worker, before anything is spent: the options of `build`.
 
-    found = estimate_modality(
-        dataset=dataset,
-        modality=modality,
-        encoder=encoder,
-        options=EncoderOptions(
-            dtype=dtype, store_dtype=store_dtype, crop=crop, overlap=overlap, max_tokens=max_tokens, pooling=pooling
-        ),
-        device=device,
-        trial_seconds=trial_seconds,
-    )
+    What the cache has already costs nothing. Needs no weights; --weights tells apart stores that differ in them only.
+    """
+    from embedcache.estimate import estimate_job
+
+    found = estimate_job(_job({**locals(), "workers": 1}), trial_seconds=trial_seconds)
     print(json.dumps(found.to_json(), indent=1) if as_json else found)

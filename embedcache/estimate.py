@@ -1,146 +1,228 @@
-"""What a build will cost, before anything is spent: tokens exactly, bytes exactly, time from a short trial."""
+"""What a build will cost, before anything is spent: tokens and bytes by counting, time from a short trial."""
 
-import time
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from embedcache.dataset import read_dataset
-from embedcache.encoders.registry import EncoderOptions, encoder_spec, load_encoder
-from embedcache.encoders.spec import Encoder
+from embedcache.encoders.registry import card, encoder_spec, layer_specs
+from embedcache.encoders.spec import EncoderSpec
+from embedcache.errors import CacheError
+from embedcache.estimate_size import Size, count_size
+from embedcache.estimate_time import count_windows, drawn_options, try_out
 from embedcache.info import format_bytes
-from embedcache.modality import choose_encoder, dataset_records, resolve_device
+from embedcache.job import BuildJob
+from embedcache.modality import choose_encoder, dataset_records
+from embedcache.place import Place, parse_place
 from embedcache.plan import Plan, make_plan
+from embedcache.products import Product
 from embedcache.sequences import Modality
-from embedcache.store.layout import INNER_ROWS, SHARD_BYTES, Layout
+from embedcache.store.files import open_files
+from embedcache.store.find import list_stores, store_path
+from embedcache.store.layout import new_layout, read_layout
+from embedcache.store.quarantine import quarantined_keys
+from embedcache.store.read import EmbeddingStore
 
-__all__ = ["Estimate", "estimate_modality"]
+__all__ = ["Estimate", "StoreEstimate", "estimate_job"]
+
+UNKNOWN = {"weights", "revision", "architecture"}
+"""Fields of a spec that only the files of the weights know, which an estimate does not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreEstimate:
+    """What a build will add to one store."""
+
+    layer: int
+    pooling: str
+    store_dtype: str
+    path: str
+    """Of the store that is there; empty if the build makes it."""
+    present: int
+    """Distinct sequences of the dataset that it holds."""
+    rows: int
+    size_bytes: int
+    """Bytes of all files: rows, padding, records and index."""
+    shards: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """Cost of embedding one modality of a dataset with one encoder, from nothing."""
+    """Cost of a build by one worker on the cache as it is now. The names are those of the JSON form and stay."""
 
     encoder: str
     modality: Modality
     sequences: int
     """Distinct sequences."""
     repeated: int
+    """Transcripts that share their sequence with an earlier one."""
+    present: int
+    """Distinct sequences that need no pass: every store has them, or they were found to be impossible to embed."""
     cropped: int
+    """Of the sequences to embed."""
     tokens: int
+    """Of the sequences to embed."""
+    computed_tokens: int
+    """Tokens that pass through the network: what windows share counts in each."""
     longest_tokens: int
     size_bytes: int
-    """Embeddings on disk."""
+    """Bytes that the build will add to all stores."""
     shards: int
+    free_bytes: int | None
+    """Free on the disk of the cache; None for an object store, which has no end."""
     seconds: float | None
     """On ``device``; None if no trial was asked for."""
     device: str
     trial_tokens: int
     """Tokens that the trial embedded."""
+    stores: tuple[StoreEstimate, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        time_line = "time       not tried"
+        windows = f", {self.computed_tokens:,} with what windows share" if self.computed_tokens > self.tokens else ""
+        time_line = "not tried"
         if self.seconds is not None:
-            time_line = (
-                f"time       about {_duration(self.seconds)} on {self.device} (from {self.trial_tokens:,} tokens tried)"
-            )
-        return (
-            f"encoder    {self.encoder}\n"
-            f"sequences  {self.sequences:,} distinct {self.modality} ({self.repeated:,} repeated, "
-            f"{self.cropped:,} to be cropped, longest {self.longest_tokens:,} tokens)\n"
-            f"tokens     {self.tokens:,}\n"
-            f"disk       {format_bytes(self.size_bytes)} in about {self.shards:,} shards\n{time_line}"
+            time_line = f"about {_duration(self.seconds)} on {self.device} (from {self.trial_tokens:,} tokens tried)"
+        each = [
+            f"           {format_bytes(one.size_bytes)} for layer {one.layer}, pooling {one.pooling}, {one.store_dtype}"
+            for one in self.stores
+        ]
+        return "\n".join(
+            [
+                f"encoder    {self.encoder}",
+                f"sequences  {self.sequences:,} distinct {self.modality} ({self.repeated:,} repeated, "
+                f"{self.present:,} need no pass, {self.cropped:,} to be cropped, longest "
+                f"{self.longest_tokens:,} tokens)",
+                f"tokens     {self.tokens:,} to embed{windows}",
+                f"disk       {format_bytes(self.size_bytes)} in {self.shards:,} shard{'s' * (self.shards != 1)}"
+                f"{self._room()}",
+                *(each if len(each) > 1 else []),
+                f"time       {time_line}",
+            ]
         )
 
+    def _room(self) -> str:
+        if self.free_bytes is None:
+            return ""
+        if self.size_bytes > self.free_bytes:
+            return f", BUT ONLY {format_bytes(self.free_bytes)} ARE FREE: choose another --cache, or a smaller store"
+        return f"; {format_bytes(self.free_bytes)} are free"
 
-def estimate_modality(
-    *,
-    dataset: Path,
-    modality: Modality,
-    encoder: str | None = None,
-    options: EncoderOptions | None = None,
-    device: str = "auto",
-    trial_seconds: float = 5.0,
-) -> Estimate:
-    """Count what ``build_modality`` would do on an empty cache.
 
-    The trial runs the real architecture with random weights (they take the same time) on sequences of
-    lengths from all over the dataset, so that neither the weights nor the cache are touched.
+def estimate_job(job: BuildJob, *, trial_seconds: float = 5.0) -> Estimate:
+    """Count what ``run_job`` would do now. Reads no published weights, writes nothing.
+
+    Sequences count as present in a store of the same settings whatever the digest of its weights, unless
+    ``job.options`` names the directory of the weights. The trial runs the real architecture with random weights, for
+    they take the same time.
 
     Args:
-        dataset: Directory of the dataset.
-        modality: Which sequences.
-        encoder: Name of a card; else the dataset's default, else the paper's.
-        options: Settings of the encoder; its weights are not read.
-        device: Where the trial runs.
+        job: The build.
         trial_seconds: About how long the trial may compute; 0 leaves the time out.
+
+    Raises:
+        EmbedCacheError: As ``run_job``, before it embeds; or several stores could be meant.
     """
-    found, given = read_dataset(dataset), options or {}
-    name = choose_encoder(found, modality, encoder)
-    drawn: EncoderOptions = {**given, "weights": None, "random_init": given.get("random_init") or 0}
-    spec = encoder_spec(name, modality, **drawn)
-    with make_plan(dataset_records(found, modality), spec) as plan:
-        seconds, trial_tokens, place = None, 0, device
-        if trial_seconds > 0 and plan.keys:
-            place = resolve_device(device)
-            loaded = load_encoder(name, modality, device=place, **drawn)
-            seconds, trial_tokens = _trial(plan, loaded, trial_seconds)
-    size_bytes = plan.total_tokens * Layout(spec=spec, shard_rows=INNER_ROWS).row_bytes
+    found = read_dataset(job.dataset)
+    name = choose_encoder(found, job.modality, job.encoder)
+    spec = _spec(name, job)
+    products = [
+        _product(job.cache, replace(one, pooling=pooling))
+        for one in layer_specs(name, spec, job.layers)
+        for pooling in dict.fromkeys(job.poolings)
+    ]
+    present = [product.present for product in products]
+    given_up = set() if job.retry or present[0] is None else quarantined_keys(products[0].files)
+    with make_plan(dataset_records(found, job.modality), spec, present, given_up) as plan:
+        sizes = [count_size(plan, product, _planned(plan, products)) for product in products]
+        windows = count_windows(plan.n_tokens, spec)
+        trial = try_out(plan, job, name, trial_seconds) if trial_seconds > 0 else None
+    stores = tuple(_store(product, size, plan) for product, size in zip(products, sizes, strict=True))
     return Estimate(
         encoder=name,
-        modality=modality,
+        modality=job.modality,
         sequences=plan.distinct,
-        repeated=plan.repeated,
+        repeated=sum(key is not None for key in found.keys(job.modality)) - plan.distinct,
+        present=plan.distinct - len(plan.keys),
         cropped=plan.cropped,
         tokens=plan.total_tokens,
+        computed_tokens=int((windows.passes * windows.tokens).sum()),
         longest_tokens=max(plan.lengths, default=0),
-        size_bytes=size_bytes,
-        shards=-(-size_bytes // SHARD_BYTES),
-        seconds=seconds,
-        device=place,
-        trial_tokens=trial_tokens,
+        size_bytes=sum(store.size_bytes for store in stores),
+        shards=sum(store.shards for store in stores),
+        free_bytes=_free_bytes(parse_place(job.cache)),
+        seconds=trial.seconds if trial else None,
+        device=trial.device if trial else job.device,
+        trial_tokens=trial.tokens if trial else 0,
+        stores=stores,
     )
 
 
-def _trial(plan: Plan, encoder: Encoder, trial_seconds: float) -> tuple[float, int]:
-    """Seconds for the whole plan, from sequences at evenly spaced ranks of length, and tokens embedded."""
-    n_tokens = plan.n_tokens
-    by_rank = np.argsort(n_tokens, kind="stable")
-    encoder.encode([plan.sequence(int(by_rank[0]))])  # the first call pays for what later ones do not
-    tokens, seconds = list[int](), list[float]()
-    for i in _spread(len(by_rank)):
-        sequence, started = plan.sequence(int(by_rank[i])), time.perf_counter()
-        encoder.encode([sequence])
-        seconds.append(time.perf_counter() - started)
-        tokens.append(int(n_tokens[by_rank[i]]))
-        if sum(seconds) > trial_seconds and len(seconds) > 2:
-            break
-    rate = _seconds_a_token(np.array(tokens), np.array(seconds))
-    return float((rate(n_tokens) * n_tokens).sum()), sum(tokens)
+def _spec(name: str, job: BuildJob) -> EncoderSpec:
+    """The spec of the encoder; without ``weights`` where files would have to be read for them."""
+    if card(name).weights or job.options.get("weights") or job.options.get("random_init") is not None:
+        return encoder_spec(name, job.modality, **job.options)
+    drawn = encoder_spec(name, job.modality, **drawn_options(job.options))
+    return replace(drawn, name=name, model_id=card(name).repository, weights="")
 
 
-def _spread(n: int) -> list[int]:
-    """Ranks from 0 to n - 1 such that any beginning of the list is spread over all of them."""
-    order, step = [n // 2, 0, n - 1], n
-    while step > 1 and len(order) < min(n, 64):
-        order += range(step // 2, n, step)
-        step //= 2
-    return list(dict.fromkeys(order))[:64]
+def _product(cache: str | Place, spec: EncoderSpec) -> Product:
+    """A store of the build, opened if it is there."""
+    if spec.weights:
+        places = [store_path(cache, spec)]
+        places = [place for place in places if open_files(place).exists("zarr.json")]
+    else:
+        places = [
+            place
+            for place in list_stores(cache, spec.modality)
+            if place.name.rpartition("-")[0] == spec.name
+            and set(read_layout(open_files(place)).spec.differing(spec)) <= UNKNOWN
+        ]
+    if len(places) > 1:
+        raise CacheError(
+            f"{cache} has {len(places)} stores of these settings, made with other weights: "
+            f"{', '.join(place.name for place in places)}. Say which weights: give their directory with --weights."
+        )
+    if not places:
+        return Product(spec, store_path(cache, spec))
+    store = EmbeddingStore.open(places[0])
+    return Product(store.spec, places[0], store.layout, store)
 
 
-def _seconds_a_token(tokens: NDArray[np.int64], seconds: NDArray[np.float64]) -> Any:
-    """Seconds a token as a function of length, straight between the lengths that were tried."""
-    order = np.argsort(tokens, kind="stable")
-    lengths, first = np.unique(tokens[order], return_index=True)
-    rates = [float(np.median(part)) for part in np.split((seconds / tokens)[order], first[1:])]
-    return lambda n_tokens: np.interp(n_tokens, lengths, rates)
+def _planned(plan: Plan, products: Sequence[Product]) -> list[Product]:
+    """Products with the layouts that the build will give them."""
+    for product in products:
+        if product.layout is None:
+            product.layout = new_layout(product.spec, longest=product.longest_rows(max(plan.lengths, default=0)))
+    return list(products)
+
+
+def _store(product: Product, size: Size, plan: Plan) -> StoreEstimate:
+    spec, is_there = product.spec, product.present is not None
+    return StoreEstimate(
+        layer=spec.layer,
+        pooling=spec.pooling,
+        store_dtype=spec.store_dtype,
+        path=str(product.root) if is_there else "",
+        present=plan.distinct - len(plan.given_up) - size.sequences,
+        rows=size.rows,
+        size_bytes=size.size_bytes,
+        shards=size.shards,
+    )
+
+
+def _free_bytes(cache: Place) -> int | None:
+    if not isinstance(cache, Path):
+        return None
+    path = cache.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
 def _duration(seconds: float) -> str:
