@@ -1,20 +1,32 @@
 """One build as a value: everything that any worker of it needs to know, ready to be sent to another process."""
 
+import pickle
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedcache.dataset import read_dataset
-from embedcache.encoders.registry import EncoderOptions, layer_specs, load_layers
+from embedcache.encoders.cards import EncoderCard
+from embedcache.encoders.registry import (
+    EncoderOptions,
+    Loader,
+    card,
+    encoder_spec,
+    layer_specs,
+    load_layers,
+    register_encoder,
+    registered_loader,
+)
+from embedcache.errors import InvalidSettingError
 from embedcache.modality import choose_encoder, dataset_records, resolve_device
-from embedcache.place import Place
+from embedcache.place import Place, parse_place
 from embedcache.sequences import Modality
 from embedcache.store.find import store_path
 
 if TYPE_CHECKING:
     from embedcache.build import BuildReport
 
-__all__ = ["BuildJob", "run_job"]
+__all__ = ["BuildJob", "prepare_job", "run_job"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +53,10 @@ class BuildJob:
     """How many workers are expected to share the work; more make smaller tasks."""
     retry: bool = False
     """Try sequences again that were given up before."""
+    card: EncoderCard | None = None
+    """Of the encoder, so that workers elsewhere know one that was registered here."""
+    loader: Loader | None = None
+    """As it was registered with the card, if it was."""
 
 
 def run_job(job: BuildJob) -> "BuildReport":
@@ -53,6 +69,8 @@ def run_job(job: BuildJob) -> "BuildReport":
     from embedcache.build import build_products
     from embedcache.products import Product
 
+    if job.card is not None:
+        register_encoder(job.card, job.loader)
     found = read_dataset(job.dataset)
     name = choose_encoder(found, job.modality, job.encoder)
     place = resolve_device(job.device)
@@ -70,3 +88,38 @@ def run_job(job: BuildJob) -> "BuildReport":
         workers=job.workers,
         retry=job.retry,
     )
+
+
+def prepare_job(job: BuildJob) -> BuildJob:
+    """The job as processes of other directories and other machines understand it: whole paths, the encoder's card.
+
+    Raises:
+        EmbedCacheError: No worker could do this job, so none need be started: no such encoder, a dataset that cannot
+            be read, a setting that the encoder does not allow, a loader that other processes cannot import.
+    """
+    name = choose_encoder(read_dataset(job.dataset), job.modality, job.encoder)
+    found, options = card(name), job.options.copy()
+    if not found.weights and options.get("random_init") is None:  # published weights are big, and may lie elsewhere
+        options["weights"], options["random_init"] = None, 0
+    layer_specs(name, encoder_spec(name, job.modality, **options), job.layers)
+    loader = registered_loader(name)
+    _check_loader(name, loader)
+    cache, weights = parse_place(job.cache), job.options.get("weights")
+    return replace(
+        job,
+        dataset=job.dataset.absolute(),
+        cache=cache.absolute() if isinstance(cache, Path) else cache,
+        options={**job.options, "weights": weights.absolute() if weights is not None else None},
+        card=found,
+        loader=loader,
+    )
+
+
+def _check_loader(name: str, loader: Loader | None) -> None:
+    try:
+        pickle.dumps(loader)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InvalidSettingError(
+            f"encoder {name!r} was registered with {getattr(loader, '__qualname__', loader)!r}, which other processes "
+            "cannot import. Define it at the top of a module, or name it on the card as module:function."
+        ) from error

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from embedcache.encoders.cards import CARDS
+from embedcache.encoders.plugins import load_plugins
 from embedcache.sequences import Modality
 
 __all__ = ["format_cards", "list_cards"]
@@ -14,6 +15,7 @@ _TERMS = ("licence", "commercial", "citation")
 
 def list_cards(modality: Modality | None = None) -> list[dict[str, Any]]:
     """The cards of all encoders, or of those that read a modality, as plain values."""
+    load_plugins()
     cards = [card for card in CARDS.values() if modality is None or modality in card.modalities]
     names = ("name", *_SHOWN, *_TERMS)
     rows = [{name: value for name, value in asdict(card).items() if name in names} for card in cards]

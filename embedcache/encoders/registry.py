@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
 from embedcache.encoders.cards import CARDS, PAPER_ENCODERS, TINY_ENCODERS, EncoderCard
 from embedcache.encoders.layers import OneLayer
+from embedcache.encoders.plugins import load_plugins
 from embedcache.encoders.spec import ComputeDtype, Encoder, EncoderSpec, LayeredEncoder, StoreDtype
 from embedcache.encoders.tokens import Crop
 from embedcache.encoders.windows import WindowedEncoder
@@ -35,6 +36,7 @@ __all__ = [
     "load_encoder",
     "load_layers",
     "register_encoder",
+    "registered_loader",
 ]
 
 Loader = Callable[[EncoderSpec, "Weights | None", str], Encoder]
@@ -49,6 +51,8 @@ def card(name: str) -> EncoderCard:
     Raises:
         UnknownNameError: No such encoder; the nearest name is offered.
     """
+    if name not in CARDS:
+        load_plugins()
     if name not in CARDS:
         raise UnknownNameError("encoder", name, CARDS)
     return CARDS[name]
@@ -79,6 +83,13 @@ def register_encoder(new: EncoderCard, loader: Loader | None = None) -> None:
     CARDS[new.name] = new
     if loader is not None:
         _LOADERS[new.name] = loader
+
+
+def registered_loader(name: str) -> Loader | None:
+    """The function that was registered with a card; None if it is the one that the card names."""
+    loader = _LOADERS.get(name)
+    named = f"{getattr(loader, '__module__', '')}:{getattr(loader, '__qualname__', '')}"
+    return None if named == CARDS[name].loader else loader
 
 
 class EncoderOptions(TypedDict, total=False):

@@ -1,85 +1,56 @@
 """Workers as processes of this machine, one a GPU; one that dies is started again."""
 
-import logging
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from embedcache.engines.run import WorkerEnd
-from embedcache.errors import EmbedCacheError
-from embedcache.interrupt import StopFlag, StoppedError, stop_requests
-from embedcache.job import BuildJob, run_job
-from embedcache.place import Place
-from embedcache.store.files import open_files
-from embedcache.store.find import list_stores
+from embedcache.engines.supervise import Lost, supervise, take_part
+from embedcache.job import BuildJob
+from embedcache.progress import Progress
 
 __all__ = ["LocalEngine"]
-
-log = logging.getLogger(__name__)
-
-MOST_DEATHS = 6
-"""Of workers in a row without a new commit or a new verdict on a sequence between them. A sequence that kills its
-worker takes four until it is skipped."""
-
-
-@dataclass(slots=True)
-class _Child:
-    number: int
-    process: SpawnProcess
-    result: Connection
 
 
 class LocalEngine:
     """See ``Engine``. Workers are spawned, so that none inherits threads, locks or a CUDA context."""
 
     def run(self, job: BuildJob, *, workers: int) -> Iterator[WorkerEnd]:
-        """Start workers and yield how each ended, in the order of their ends.
+        """Start workers and yield how each ended, see ``supervise``."""
+        return supervise(_Processes(_gpus(job, workers)), job, workers)
 
-        Raises:
-            StoppedError: A signal asked to stop; all workers have committed what they had and are gone.
-        """
-        gpus = _gpus(job, workers)
-        with stop_requests() as stop:
-            first, job = job, replace(job, retry=False)  # one lets sequences be tried again, and only once
-            children = [_start(first if number == 0 else job, number, gpus) for number in range(workers)]
-            try:
-                yield from self._watch(job, children, gpus, stop)
-            finally:
-                for child in children:
-                    child.process.terminate()
-                    child.process.join()
-        stop.check("Stopped; what was finished is in the cache. Run the same command to go on.")
 
-    def _watch(
-        self, job: BuildJob, children: list[_Child], gpus: list[str | None], stop: StopFlag
-    ) -> Iterator[WorkerEnd]:
-        deaths, before, told = 0, _progress(job), False
-        while children:
-            if stop and not told:
-                told = True
-                for child in children:
-                    child.process.terminate()  # SIGTERM: it commits what it has
-            for ready in wait([child.result for child in children], timeout=0.2):
-                child = next(child for child in children if child.result is ready)
-                end = _end_of(child)
-                children.remove(child)
-                if end is not None or stop:
-                    yield end or WorkerEnd(None, "stopped")
-                    continue
-                now = _progress(job)
-                deaths, before = (deaths + 1, before) if now == before else (1, now)
-                log.warning("worker %d died (%s)", child.number, _death(child.process.exitcode))
-                if deaths < MOST_DEATHS:
-                    children.append(_start(job, child.number, gpus))
-                else:
-                    yield WorkerEnd(
-                        None, f"{deaths} workers died one after the other ({_death(child.process.exitcode)})"
-                    )
+@dataclass(slots=True)
+class _Child:
+    process: SpawnProcess
+    result: Connection
+
+
+@dataclass(slots=True)
+class _Processes:
+    """See ``Fleet``."""
+
+    gpus: list[str | None]
+
+    def start(self, job: BuildJob, number: int) -> _Child:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(job, number, self.gpus[number], theirs))
+        process.start()
+        theirs.close()
+        return _Child(process, ours)
+
+    def ended(self, running: Mapping[int, _Child]) -> list[tuple[int, WorkerEnd | Lost]]:
+        ready = wait([child.result for child in running.values()], timeout=0.2)
+        return [(number, _end_of(child)) for number, child in running.items() if child.result in ready]
+
+    def stop(self, worker: _Child) -> None:
+        worker.process.terminate()
 
 
 def _gpus(job: BuildJob, workers: int) -> list[str | None]:
@@ -94,27 +65,14 @@ def _gpus(job: BuildJob, workers: int) -> list[str | None]:
     return [names[i % count] if count else None for i in range(workers)]
 
 
-def _start(job: BuildJob, number: int, gpus: list[str | None]) -> _Child:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(job, gpus[number], theirs))
-    process.start()
-    theirs.close()
-    return _Child(number, process, ours)
-
-
-def _work(job: BuildJob, gpu: str | None, result: Connection) -> None:
+def _work(job: BuildJob, number: int, gpu: str | None, result: Connection) -> None:
     """The worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent tells us
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is imported
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    Progress.hidden = number > 0  # each worker counts the work of all: one bar is enough
     threading.Thread(target=_follow_parent, daemon=True).start()
-    try:
-        result.send(WorkerEnd(run_job(job)))
-    except StoppedError:
-        result.send(WorkerEnd(None, "stopped"))
-    except EmbedCacheError as error:
-        result.send(WorkerEnd(None, str(error)))
+    result.send(take_part(job))
 
 
 def _follow_parent() -> None:
@@ -125,27 +83,16 @@ def _follow_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _end_of(child: _Child) -> WorkerEnd | None:
-    """What a worker reported; None if it died."""
+def _end_of(child: _Child) -> WorkerEnd | Lost:
+    """What a worker reported, or that it died."""
     try:
         end = child.result.recv()
-    except EOFError:
+    except (EOFError, ConnectionResetError):
         end = None
     child.process.join()
-    assert end is None or isinstance(end, WorkerEnd)
-    if end is None and child.process.exitcode == 1:  # its traceback is on standard error: our bug, or the encoder's
+    child.result.close()
+    code = child.process.exitcode
+    if end is None and code == 1:  # its traceback is on standard error: our bug, or the encoder's
         return WorkerEnd(None, "a worker ended with a traceback, see above")
-    return end
-
-
-def _death(code: int | None) -> str:
-    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-
-
-def _progress(job: BuildJob) -> dict[Place, int]:
-    """Commits and verdicts in the stores of a modality."""
-    counts = {}
-    for place in list_stores(job.cache, job.modality):
-        files = open_files(place)
-        counts[place] = len(files.names("commits")) + len(files.statuses("claims/quarantine"))
-    return counts
+    assert end is None or isinstance(end, WorkerEnd | Lost)
+    return end or Lost(f"signal {-code}" if code is not None and code < 0 else f"exit code {code}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from embedcache.engines.names import EngineName
 from embedcache.errors import CacheError, InvalidSettingError
-from embedcache.job import BuildJob, run_job
+from embedcache.job import BuildJob, prepare_job, run_job
 
 if TYPE_CHECKING:
     from embedcache.build import BuildReport
@@ -26,7 +26,7 @@ ENGINES: dict[EngineName, str] = {
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnd:
-    """How one worker ended: with a report when no task was open any more, or with an error."""
+    """How one worker ended: with a report when no task was open any more, with an error, or, too late, with neither."""
 
     report: "BuildReport | None"
     error: str | None = None
@@ -36,7 +36,11 @@ class Engine(Protocol):
     """Starts workers. Each runs ``run_job``: they share the work through the store and need nothing from the engine."""
 
     def run(self, job: BuildJob, *, workers: int) -> Iterator[WorkerEnd]:
-        """Start workers, start those again that die without an error of their own, and tell how each ended."""
+        """Start workers, start those again that die without an error of their own, and tell how each ended.
+
+        Raises:
+            StoppedError: A signal asked to stop; all workers have committed what they had and are gone.
+        """
         ...
 
 
@@ -62,7 +66,7 @@ def run_build(
 
     Raises:
         CacheError: No worker finished.
-        EmbedCacheError: What a single worker in this process raises.
+        EmbedCacheError: What a single worker in this process raises; what no worker could do, see ``prepare_job``.
     """
     given = dict(options or {})
     if engine == "local" and given:
@@ -72,7 +76,8 @@ def run_build(
         return run_job(job)
     module, _, name = ENGINES[engine].partition(":")
     chosen: Engine = getattr(import_module(module), name)(**({"options": given} if engine != "local" else {}))
-    ends = list(chosen.run(replace(job, workers=max(count, job.workers)), workers=count))
+    job = prepare_job(replace(job, workers=max(count, job.workers)))
+    ends = list(chosen.run(job, workers=count))
     return _together(ends)
 
 

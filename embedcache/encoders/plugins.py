@@ -1,0 +1,52 @@
+"""Encoders of other people: an ``EncoderCard`` in a module of theirs, found by its place ``module:NAME``.
+
+An installed package names the place as an entry point of the group ``embedcache.encoders``. A file of one's own on
+PYTHONPATH is named in the environment variable EMBEDCACHE_ENCODERS, several with commas between them. Workers on this
+machine and those that SLURM starts inherit it; the card says in turn where the encoder is loaded from.
+"""
+
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from embedcache.encoders.cards import CARDS, EncoderCard
+from embedcache.errors import InvalidInputError
+
+__all__ = ["load_plugins"]
+
+GROUP = "embedcache.encoders"
+VARIABLE = "EMBEDCACHE_ENCODERS"
+
+
+def load_plugins() -> None:
+    """Make the cards of all plug-ins known.
+
+    Raises:
+        InvalidInputError: A place that cannot be imported, that holds no card, or one with the name of another card.
+    """
+    for found, source in _plugin_cards():
+        if CARDS.setdefault(found.name, found) != found:
+            raise InvalidInputError(f"Encoder {found.name!r} from {source} is known with another card. Rename it.")
+
+
+def _plugin_cards() -> Iterator[tuple[EncoderCard, str]]:
+    for entry in entry_points(group=GROUP):
+        source = f"entry point {entry.name!r} of {entry.dist.name if entry.dist else 'a package'}"
+        yield _card(entry.value, source), source
+    for place in os.environ.get(VARIABLE, "").split(","):
+        if place.strip():
+            yield _card(place.strip(), VARIABLE), VARIABLE
+
+
+def _card(place: str, source: str) -> EncoderCard:
+    module, _, name = place.partition(":")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidInputError(
+            f"{place!r} from {source} cannot be imported: {error}. Write module:NAME of an EncoderCard, or remove it."
+        ) from error
+    if not isinstance(found, EncoderCard):
+        raise InvalidInputError(f"{place!r} from {source} is a {type(found).__name__}, expected an EncoderCard.")
+    return found

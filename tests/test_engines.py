@@ -1,0 +1,242 @@
+"""Workers that die, that are told to stop, that share the work: what is embedded in the end, and what is said."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from brittle import CARD, DEADLY, RAISING, SECONDS, check_embedded, make_proteins
+
+from embedcache.encoders.registry import CARDS, card, register_encoder
+from embedcache.engines import WorkerEnd, run_build
+from embedcache.engines.supervise import MOST_LOST, Lost, supervise
+from embedcache.errors import CacheError, InvalidInputError, InvalidSettingError, UnknownNameError
+from embedcache.interrupt import StoppedError
+from embedcache.job import BuildJob, prepare_job
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``brittle`` is found by whoever needs it, as a user would have it found."""
+    monkeypatch.setenv("EMBEDCACHE_ENCODERS", "brittle:CARD")
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def brittle_job(path: Path, **settings: Any) -> BuildJob:
+    return BuildJob(dataset=path / "dataset", cache=path / "cache", modality="protein", device="cpu", **settings)
+
+
+def command(path: Path, *words: str) -> "subprocess.Popen[str]":
+    code = "import cli; cli.embedcache()"
+    line = [sys.executable, "-c", code, *words, "--modality", "protein", "--device", "cpu"]
+    return subprocess.Popen(line, cwd=path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def commits(path: Path) -> int:
+    return len(list(path.glob("cache/protein/*/commits/*")))
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it never came"
+        time.sleep(0.02)
+
+
+@dataclass
+class Script:
+    """A fleet of workers that end as written, each of a number in turn; without an end they run until stopped."""
+
+    ends: dict[int, list[Any]]
+    started: list[tuple[int, bool]] = field(default_factory=list)
+    stopped: list[int] = field(default_factory=list)
+
+    def start(self, job: BuildJob, number: int) -> int:
+        self.started.append((number, job.retry))
+        return number
+
+    def ended(self, running: Mapping[int, int]) -> list[tuple[int, WorkerEnd | Lost]]:
+        time.sleep(0.001)
+        ready = [number for number in running if self.ends.get(number) or number in self.stopped]
+        return [(n, self.ends[n].pop(0) if self.ends.get(n) else Lost("it was told to stop")) for n in ready]
+
+    def stop(self, worker: int) -> None:
+        self.stopped.append(worker)
+
+
+DONE: Any = WorkerEnd(object())  # type: ignore[arg-type]
+
+
+def run_script(path: Path, fleet: Script, workers: int, **settings: Any) -> list[WorkerEnd]:
+    return list(supervise(fleet, brittle_job(path, **settings), workers))
+
+
+def test_a_lost_worker_is_started_again_and_one_that_failed_is_not(tmp_path: Path) -> None:
+    failed = WorkerEnd(None, "the disk is full")
+    fleet = Script({0: [Lost("signal 9"), Lost("it was told to stop"), DONE], 1: [failed]})
+    assert run_script(tmp_path, fleet, 2, retry=True) == [failed, DONE]
+    assert fleet.started == [(0, True), (1, False), (0, False), (0, False)]  # sequences are tried again once
+
+
+def test_workers_that_are_lost_without_progress_are_given_up(tmp_path: Path) -> None:
+    fleet = Script({0: [Lost("signal 9")] * 99})
+    [end] = run_script(tmp_path, fleet, 1)
+    assert end == WorkerEnd(None, f"{MOST_LOST} workers were lost one after the other (signal 9)")
+    assert len(fleet.started) == MOST_LOST
+
+
+def test_progress_of_anybody_keeps_workers_coming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: Iterator[Any] = iter([{tmp_path: n // 3} for n in range(99)])  # a commit every third loss
+    monkeypatch.setattr("embedcache.engines.supervise._progress", lambda _: next(counts))
+    fleet = Script({0: [*[Lost("signal 9")] * 30, DONE]})
+    assert run_script(tmp_path, fleet, 1) == [DONE] and len(fleet.started) == 31
+
+
+def test_who_still_waits_when_all_is_done_is_called_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedcache.engines.supervise.LAST_SECONDS", 0.05)
+    fleet = Script({0: [DONE], 1: [], 2: []})
+    assert run_script(tmp_path, fleet, 3) == [DONE, WorkerEnd(None), WorkerEnd(None)]
+    assert fleet.stopped == [1, 2] and len(fleet.started) == 3
+
+
+def test_a_signal_stops_all_and_starts_none(tmp_path: Path) -> None:
+    fleet = Script({0: [], 1: []})
+    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(StoppedError, match="Run the same command to go on"):
+        run_script(tmp_path, fleet, 2)
+    assert fleet.stopped == [0, 1] and len(fleet.started) == 2
+
+
+def test_an_error_while_workers_are_started_ends_those_that_run(tmp_path: Path) -> None:
+    class Broken(Script):
+        def start(self, job: BuildJob, number: int) -> int:
+            if number == 1:
+                raise CacheError("no more")
+            return super().start(job, number)
+
+    fleet = Broken({})
+    with pytest.raises(CacheError, match="no more"):
+        run_script(tmp_path, fleet, 2)
+    assert fleet.stopped == [0]
+
+
+@pytest.mark.slow
+def test_a_deadly_and_a_raising_sequence_cost_nothing_but_themselves(tmp_path: Path) -> None:
+    records = make_proteins(tmp_path / "dataset", 60, DEADLY, RAISING)
+    code, out, err = finish(command(tmp_path, "worker"))
+    assert code == 3 and "2 cannot be embedded" in out and "Traceback" not in err
+    assert "2 sequences cannot be embedded and were skipped: " in err and err.count("worker 0 was lost (signal 9)") == 4
+    assert "deadly (3 workers died while they embedded it alone" in err and "raising (ValueError: it was told to" in err
+    check_embedded(tmp_path / "cache", records)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = make_proteins(tmp_path / "dataset", 200)
+    monkeypatch.setenv(SECONDS, "0.01")
+
+    def kill() -> None:
+        wait_for(lambda: commits(tmp_path) > 1)
+        os.kill(children()[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    report = run_build(brittle_job(tmp_path, tokens_per_batch=100), workers=2)
+    killer.join()
+    assert "was lost (signal 9)" in caplog.text
+    assert report.distinct == len({one.sequence for one in records}) and not report.skipped
+    check_embedded(tmp_path / "cache", records)
+
+
+def children() -> list[int]:
+    """The workers of this process."""
+    import multiprocessing
+
+    return [one.pid for one in multiprocessing.active_children() if one.pid is not None]
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_workers_that_commit_what_they_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = make_proteins(tmp_path / "dataset", 200)
+    monkeypatch.setenv(SECONDS, "0.05")
+    first = command(tmp_path, "build", "--workers", "2", "--tokens-per-batch", "100")
+    wait_for(lambda: list(tmp_path.glob("cache/protein/*/claims/tasks/*")))
+    time.sleep(0.5)  # into the middle of a task
+    os.kill(first.pid, signal.SIGINT)
+    code, _, err = finish(first)
+    assert code == 130 and "Run the same command to go on" in err and "Traceback" not in err
+    assert commits(tmp_path) > 0 and not list(tmp_path.glob("cache/protein/*/claims/tasks/*"))
+    monkeypatch.setenv(SECONDS, "0")
+    assert finish(command(tmp_path, "build"))[0] == 0
+    check_embedded(tmp_path / "cache", records)
+
+
+@pytest.mark.slow
+def test_two_workers_started_by_hand_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = make_proteins(tmp_path / "dataset", 150)
+    monkeypatch.setenv(SECONDS, "0.03")
+    both = [command(tmp_path, "worker", "--workers", "2", "--tokens-per-batch", "100") for _ in range(2)]
+    ends = [finish(one) for one in both]
+    assert [code for code, _, _ in ends] == [0, 0], ends
+    embedded = [int(out.split()[0].replace(",", "")) for _, out, _ in ends]
+    assert sum(embedded) == len({one.sequence for one in records}) and min(embedded) > 0
+    check_embedded(tmp_path / "cache", records)
+
+
+def test_what_no_worker_could_do_starts_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedcache.engines.local.LocalEngine.run", lambda *_, **__: pytest.fail("started"))
+    make_proteins(tmp_path / "dataset", 3)
+    with pytest.raises(UnknownNameError, match="Did you mean 'brittle'"):
+        run_build(brittle_job(tmp_path, encoder="britle"), workers=2)
+    with pytest.raises(InvalidSettingError, match="no layer 40"):
+        run_build(brittle_job(tmp_path, encoder="esm2-8m", layers=(40,)), workers=2)
+    with pytest.raises(InvalidInputError, match="nowhere"):
+        run_build(replace(brittle_job(tmp_path), dataset=tmp_path / "nowhere"), workers=2)
+
+
+def test_a_job_goes_to_other_places_with_whole_paths_and_the_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_proteins(tmp_path / "dataset", 3)
+    monkeypatch.chdir(tmp_path)
+    job = prepare_job(BuildJob(dataset=Path("dataset"), cache="cache", modality="protein"))
+    assert (job.dataset, job.cache) == (tmp_path / "dataset", tmp_path / "cache") and job.card == CARD
+    assert job.loader is None  # the card names it
+    monkeypatch.setattr("embedcache.encoders.registry.CARDS", dict(CARDS))
+    mine = replace(CARD, name="mine")
+    register_encoder(mine, os.path.join)  # type: ignore[arg-type]  # any function of a module
+    assert prepare_job(replace(job, encoder="mine")).loader is os.path.join
+    register_encoder(mine, lambda *_: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(InvalidSettingError, match=r"'mine'.*<lambda>.*other processes cannot import"):
+        prepare_job(replace(job, encoder="mine"))
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("nowhere:CARD", "'nowhere:CARD' from EMBEDCACHE_ENCODERS cannot be imported: No module named 'nowhere'"),
+        ("brittle:NONE", "cannot be imported: .*no attribute 'NONE'. Write module:NAME"),
+        ("brittle", "cannot be imported: "),
+        ("brittle:SECONDS", "is a str, expected an EncoderCard"),
+    ],
+)
+def test_a_plug_in_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, place: str, words: str) -> None:
+    monkeypatch.setenv("EMBEDCACHE_ENCODERS", place)
+    with pytest.raises(InvalidInputError, match=words):
+        card("an-encoder-of-nobody")
