@@ -1,25 +1,65 @@
 """What must come of damage: an error that helps, or exactly what the file says.
 
-A case makes small valid files, damages them at random and reads them. It returns ``refused`` or ``read``, and raises
-``DefectError`` where damage was accepted in silence or an error is not one line that a user can act on.
+A case makes small valid files, damages them at random and reads them. It returns what came of it, and raises
+``DefectError`` where damage was accepted in silence or an error is not one line that a user can act on. What files say
+is told by rules of its own, written apart from the readers.
 """
 
+import atexit
+import functools
 import os
 import re
+import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import Literal, TypeVar
 
-from damage_bytes import unpack
+from damage_bytes import spoil, unpack
 
 from embedcache.errors import EmbedCacheError
 
 T = TypeVar("T")
+Outcome = Literal["refused", "unchanged", "counted", "valid"]
+"""Refused in one line, or named by ``verify``; read as without damage; read otherwise, and counts or reasons of what
+was left out tell so; or read exactly as the damaged file says, which is another valid file: no reader can know that.
+"""
 
 
 class DefectError(AssertionError):
     """Damage that was accepted in silence, or an error that does not help."""
+
+
+@dataclass
+class Case:
+    """One damaged input: where it lies, and what was done to it."""
+
+    rng: Random
+    folder: Path
+    done: list[str] = field(default_factory=list)
+
+    def spoil(self, data: bytes) -> bytes:
+        """Damage to the content of a text file, or now and then none."""
+        data, done = spoil(self.rng, data)
+        self.done += done
+        return data
+
+    def place(self, data: bytes, usual: str, folder: Path | None = None) -> Path:
+        """Write a file, now and then under an odd name, or put something that is no file in its place."""
+        path, kind = place(self.rng, folder or self.folder, data, usual)
+        self.done += [kind] if kind else []
+        return path
+
+    def refused(self) -> Outcome:
+        """An outcome, unless nothing was wrong."""
+        require(bool(self.done), "a file without damage was refused")
+        return "refused"
+
+    def read(self, is_unchanged: bool, is_counted: bool = False) -> Outcome:
+        """An outcome, unless it is other than without damage and nothing was wrong."""
+        require(is_unchanged or bool(self.done), "a file without damage was read as another one")
+        return "unchanged" if is_unchanged else "counted" if is_counted else "valid"
 
 
 def attempt(action: Callable[[], T], *names: str) -> T | None:
@@ -47,12 +87,6 @@ def require(is_right: bool, message: str) -> None:
         raise DefectError(message)
 
 
-def refused(done: list[str], *paths: Path) -> str:
-    """An outcome, unless nothing was wrong."""
-    require(bool(done) or not all(map(os.path.isfile, paths)), "a file without damage was refused")
-    return "refused"
-
-
 def compare(found: dict[str, T], said: dict[str, T] | None) -> None:
     """What was read must be what the file says; None if nothing may be read from it."""
     if said is None:
@@ -70,6 +104,14 @@ def unpacked(path: Path) -> bytes:
     return data
 
 
+@functools.cache
+def workshop() -> Path:
+    """A folder for what is made once a process and copied for each case; it is removed at the end of the process."""
+    made = tempfile.TemporaryDirectory(prefix="damage-")
+    atexit.register(made.cleanup)
+    return Path(made.name).resolve()
+
+
 # Damage to paths
 
 NAMES = [
@@ -77,14 +119,14 @@ NAMES = [
 ]  # fmt: skip
 
 
-def place(rng: Random, folder: Path, data: bytes, usual: str) -> Path:
-    """Write a file, now and then under an odd name, or put something that is no file in its place."""
+def place(rng: Random, folder: Path, data: bytes, usual: str) -> tuple[Path, str]:
+    """Where a file was written, and what else was put there, if anything."""
     path = folder / (rng.choice(NAMES) if rng.random() < 0.1 else usual)
     if os.path.lexists(path):
         path = folder / usual
     if rng.random() < 0.97:
         path.write_bytes(data)
-        return path
+        return path, ""
     kind = rng.choice(["missing", "directory", "pipe", "loop", "dangling", "device", "below a file", "long"])
     if kind == "directory":
         path.mkdir()
@@ -101,7 +143,7 @@ def place(rng: Random, folder: Path, data: bytes, usual: str) -> Path:
         path /= "x"
     elif kind == "long":
         path = folder / ("n" * 300)
-    return path
+    return path, "no file"
 
 
 def replace_by_no_file(rng: Random, path: Path) -> None:

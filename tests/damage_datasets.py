@@ -3,12 +3,10 @@
 import functools
 import json
 import shutil
-import tempfile
 from pathlib import Path
-from random import Random
 from typing import Any
 
-from damage import attempt, compare, replace_by_no_file
+from damage import Case, Outcome, attempt, compare, replace_by_no_file, workshop
 from damage_bytes import BINARY, DAMAGES, TEXT, odd_json
 from fake_study import make_dataset
 
@@ -22,28 +20,29 @@ PARQUET = ["samples.parquet", "targets.parquet", "sequences.parquet"]
 @functools.cache
 def template() -> Path:
     """A dataset, made once a process and copied for each case."""
-    path = Path(tempfile.mkdtemp(prefix="damage-")).resolve() / "x"
+    path = workshop() / "dataset"
     make_dataset(path, n_genes=6)
     return path
 
 
-def damage_dataset(rng: Random, path: Path) -> bool:
+def damage_dataset(case: Case, path: Path) -> bool:
     """Damage one file; True if the description may now say something else and knows that it does."""
-    file = path / rng.choice(
-        ["dataset.json", "dataset.json", "samples.parquet", "targets.parquet", "sequences.parquet"]
-    )
+    rng = case.rng
+    file = path / rng.choice(["dataset.json", "dataset.json", *PARQUET])
     if rng.random() < 0.1:
+        case.done.append(f"{file.name}: no file")
         replace_by_no_file(rng, file)
     elif rng.random() < 0.05:
-        other = path / rng.choice(PARQUET)
-        file.write_bytes(other.read_bytes())
-    elif file.name != "dataset.json":
-        file.write_bytes(DAMAGES[rng.choice(BINARY)](rng, file.read_bytes()))
-    elif rng.random() < 0.5:
-        file.write_bytes(DAMAGES[rng.choice(TEXT)](rng, file.read_bytes()))
+        case.done.append(f"{file.name}: another file")
+        file.write_bytes((path / rng.choice(PARQUET)).read_bytes())
+    elif file.name != "dataset.json" or rng.random() < 0.5:
+        kind = rng.choice(TEXT if file.suffix == ".json" else BINARY)
+        case.done.append(f"{file.name}: {kind}")
+        file.write_bytes(DAMAGES[kind](rng, file.read_bytes()))
     else:
         info = json.loads(file.read_text())
         is_free = rng.random() < 0.5
+        case.done.append(f"{file.name}: odd value{', no digest' if is_free else ''}")
         if is_free:
             del info["sha256"]
         file.write_bytes(odd_json(rng, json.dumps(info).encode()))
@@ -66,10 +65,10 @@ def whole_dataset() -> dict[str, Any]:
     return content(template())
 
 
-def dataset_case(rng: Random, folder: Path) -> str:
-    path = folder / rng.choice(["d", "d", "d", "a b", "line\nend", "\udce9"])
+def dataset_case(case: Case) -> Outcome:
+    path = case.folder / case.rng.choice(["d", "d", "d", "a b", "line\nend", "\udce9"])
     shutil.copytree(template(), path)
-    is_free = damage_dataset(rng, path)
+    is_free = damage_dataset(case, path)
     found = attempt(lambda: content(path), path.name)
     attempt(lambda: made_by_same_command(path, {"source": "x", "options": {}, "encoders": {}}), path.name)
     attempt(lambda: read_dataset(path).verify(), path.name)
@@ -80,4 +79,4 @@ def dataset_case(rng: Random, folder: Path) -> str:
         for name in ("labels", "encoders", "targets"):  # a description that claims nothing of itself may say these
             said[name] = found[name]
     compare(found, said)
-    return "read"
+    return case.read(found == whole_dataset())

@@ -6,9 +6,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from damage import DefectError, attempt, compare, place, refused, require, unpacked
-from damage_bytes import spoil
-from damage_sequences import make_fasta, make_genome, make_gtf, plain_fasta, plain_gtf, plain_lines, word, write_genome
+from damage import Case, DefectError, Outcome, attempt, compare, require, unpacked
+from damage_sequences import make_fasta, make_genome, make_gtf, plain_fasta, plain_gtf, word, write_genome
 from damage_tables import is_near, make_gct, number, plain_attributes, plain_gct, plain_table
 
 from embedcache.annotation import read_gtf
@@ -16,6 +15,7 @@ from embedcache.dataset import Dataset
 from embedcache.prepare.fasta import prepare_fasta
 from embedcache.prepare.genome import prepare_genome
 from embedcache.prepare.isoformer import prepare_isoformer
+from embedcache.splits import SplitRule
 
 OTHER_STRAND = str.maketrans("ACGTN", "TGCAN")
 TRIPLETS = [a + b + c for a in "TCAG" for b in "TCAG" for c in "TCAG"]
@@ -50,36 +50,38 @@ def run(action: Any, folder: Path, names: list[str]) -> Dataset | None:
 # A genome with annotation and expression
 
 
-def raw_genome(data: bytes) -> dict[str, str]:
-    """Letters of each contig without a look at them: only those of transcripts are ever read."""
-    found: dict[str, str] = {}
-    name = ""
-    for line in plain_lines(data) or []:
-        if line.startswith(">"):
-            name = re.split("[ \t]", line[1:].lstrip(" \t"))[0]
-            require(name not in found, f"contig {name!r} comes twice")
-            found[name] = ""
-        elif name:
-            found[name] += line
-    return {name: re.sub("[RYSWKMBDHV]", "N", letters.upper().replace("U", "T")) for name, letters in found.items()}
+def folders(case: Case) -> tuple[Path, Path]:
+    made = case.folder / "inputs", case.folder / "outputs"
+    for path in made:
+        path.mkdir()
+    return made
+
+
+def spoil_one(case: Case, files: dict[str, bytes], inputs: Path) -> dict[str, Any]:
+    """Write all files, one of them damaged; what they are called."""
+    victim = case.rng.choice(list(files))
+    spoiled = {**files, victim: case.spoil(files[victim])}
+    case.done[:] = [f"{victim}: {kind}" for kind in case.done]
+    return {name: case.place(data, name, inputs) for name, data in spoiled.items()}
+
+
+def same(files: dict[str, bytes], paths: dict[str, Path], plain: dict[str, Any]) -> bool:
+    """Whether all files say what they said before one was damaged."""
+    return all(repr(plain[name](unpacked(paths[name]))) == repr(plain[name](files[name])) for name in files)
 
 
 def reverse(letters: str) -> str:
     return letters.translate(OTHER_STRAND)[::-1]
 
 
-def prepare_case(rng: Random, folder: Path) -> str:
-    inputs, output = folder / "inputs", folder / "outputs"
-    inputs.mkdir()
-    output.mkdir()
+def prepare_case(case: Case) -> Outcome:
+    rng, (inputs, output) = case.rng, folders(case)
     genome = make_genome(rng)
     gtf = make_gtf(rng, genome)
     names = sorted(plain_gtf(gtf) or {"T": {}})
     gct, attributes = make_gct(rng, rng.sample(names, rng.randrange(1, len(names) + 1)))
     files = {"genome": write_genome(rng, genome), "gtf": gtf, "expression": gct, "samples": attributes}
-    victim = rng.choice(list(files))
-    files[victim], done = spoil(rng, files[victim])
-    paths = {name: place(rng, inputs, data, name) for name, data in files.items()}
+    paths = spoil_one(case, files, inputs)
     length, missing = rng.choice([1, 16, 101]), rng.choice(["error", "leave-out"])
 
     def action() -> Dataset:
@@ -88,11 +90,11 @@ def prepare_case(rng: Random, folder: Path) -> str:
 
     found = run(action, output, [path.name for path in paths.values()])
     if found is None:
-        return refused(done, *paths.values())
+        return "refused"  # a valid study too, if all its transcripts go without targets
     said = plain_gct(unpacked(paths["expression"]), plain_attributes(unpacked(paths["samples"])))
-    if said is None:
-        raise DefectError("expression that must be refused was read")
-    contigs = raw_genome(unpacked(paths["genome"]))
+    contigs = plain_fasta(unpacked(paths["genome"]), "dna")
+    if said is None or contigs is None:
+        raise DefectError("a file that must be refused was read")
     transcripts = read_gtf(paths["gtf"]).transcripts
     for name, row in rows_of(found, ["gene_id", "chromosome", "strand", "tss"]).items():
         one = transcripts[name]
@@ -109,7 +111,13 @@ def prepare_case(rng: Random, folder: Path) -> str:
     require(
         missed == sum(found.info["left_out"].get(reason, 0) for reason in LEFT_OUT), f"{missed} were lost in silence"
     )
-    return "read"
+    plain = {"genome": lambda data: plain_fasta(data, "dna"), "gtf": plain_gtf, "expression": plain_table_of_gct}
+    is_counted = found.info["left_out"] != {}
+    return case.read(same(files, paths, plain | {"samples": plain_attributes}), is_counted)
+
+
+def plain_table_of_gct(data: bytes) -> list[str]:
+    return [line for line in data.decode().replace("\r\n", "\n").removeprefix("\ufeff").split("\n") if line]
 
 
 LEFT_OUT = ("transcripts on contigs that the genome lacks", "transcripts without targets")
@@ -127,10 +135,8 @@ def check_protein(row: dict[str, Any]) -> None:
 # FASTA files with a table
 
 
-def fasta_table_case(rng: Random, folder: Path) -> str:
-    inputs, output = folder / "inputs", folder / "outputs"
-    inputs.mkdir()
-    output.mkdir()
+def fasta_table_case(case: Case) -> Outcome:
+    rng, (inputs, output) = case.rng, folders(case)
     files = {
         modality: make_fasta(rng, modality) for modality in rng.sample(["dna", "rna", "protein"], rng.randrange(1, 4))
     }
@@ -139,18 +145,14 @@ def fasta_table_case(rng: Random, folder: Path) -> str:
     files["targets"] = "\n".join(["id,Liver,gene", *rows, ""]).encode()
     genes = [f"{name}\tH{i // 2}\t{['train', 'dev', 'test'][i // 2 % 3]}" for i, name in enumerate(ids)]
     files["genes"] = "\n".join(["id\tgene\tsplit", *genes, ""]).encode()
-    victim = rng.choice(list(files))
-    files[victim], done = spoil(rng, files[victim])
-    paths: Any = {name: place(rng, inputs, data, name) for name, data in files.items()}
+    paths = spoil_one(case, files, inputs)
 
     def action() -> Dataset:
-        from embedcache.splits import SplitRule
-
         return prepare_fasta(**paths, gene_column="gene", output=output / "out", splits=SplitRule(kind="column"))
 
     found = run(action, output, [*(path.name for path in paths.values()), "Gene '"])
     if found is None:
-        return refused(done, *paths.values())
+        return case.refused()
     targets, table = plain_table(unpacked(paths["targets"])), plain_table(unpacked(paths["genes"]))
     if targets is None or table is None:
         raise DefectError("a table that must be refused was read")
@@ -166,7 +168,10 @@ def fasta_table_case(rng: Random, folder: Path) -> str:
             value = math.nan if said in ("", "NA", "NaN", "nan") else math.log1p(float(said))
             require(is_near([row["targets"][found.tissues.index("Liver")]], [value]), f"target of {name!r}")
     require(len(found.samples) == len({name for one in letters.values() for name in one}), "rows were lost")
-    return "read"
+    plain: dict[str, Any] = {m: lambda data, m=m: plain_fasta(data, m) for m in letters}
+    return case.read(
+        same(files, paths, plain | {"targets": plain_table, "genes": plain_table}), found.info["left_out"] != {}
+    )
 
 
 # The published table
@@ -195,15 +200,13 @@ def make_isoformer(rng: Random) -> bytes:
     return "\n".join([*lines, ""]).encode()
 
 
-def isoformer_case(rng: Random, folder: Path) -> str:
-    inputs, output = folder / "inputs", folder / "outputs"
-    inputs.mkdir()
-    output.mkdir()
-    data, done = spoil(rng, make_isoformer(rng))
-    path = place(rng, inputs, data, "t.csv")
+def isoformer_case(case: Case) -> Outcome:
+    inputs, output = folders(case)
+    whole = make_isoformer(case.rng)
+    path = case.place(case.spoil(whole), "t.csv", inputs)
     found = run(lambda: prepare_isoformer(table=path, output=output / "out"), output, [path.name])
     if found is None:
-        return refused(done, path)
+        return case.refused()
     table = plain_table(unpacked(path))
     if table is None:
         raise DefectError("a table that must be refused was read")
@@ -229,4 +232,4 @@ def isoformer_case(rng: Random, folder: Path) -> str:
         check_protein(row)
         row["rna"] = {"x": row["rna"]}
         compare({k: row[k] for k in said[name]}, said[name])
-    return "read"
+    return case.read(table == plain_table(whole))

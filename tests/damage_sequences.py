@@ -1,14 +1,13 @@
 """Damaged FASTA and GTF, and what they say by plain rules, written apart from the readers."""
 
 import re
-from pathlib import Path
+from dataclasses import replace
 from random import Random
 from typing import Any
 
-from damage import DefectError, attempt, compare, place, refused, require, unpacked
-from damage_bytes import spoil
+from damage import Case, DefectError, Outcome, attempt, compare, require, unpacked
 
-from embedcache.annotation import Annotation, read_gtf
+from embedcache.annotation import Annotation, Transcript, read_gtf
 from embedcache.genome import open_genome
 from embedcache.sequences import read_fasta
 
@@ -75,15 +74,15 @@ def plain_fasta(data: bytes, modality: str) -> dict[str, str] | None:
     return records or None
 
 
-def fasta_case(rng: Random, folder: Path) -> str:
-    modality: Any = rng.choice(["dna", "rna", "protein"])
-    data, done = spoil(rng, make_fasta(rng, modality))
-    path = place(rng, folder, data, "x.fa")
+def fasta_case(case: Case) -> Outcome:
+    modality: Any = case.rng.choice(["dna", "rna", "protein"])
+    whole = make_fasta(case.rng, modality)
+    path = case.place(case.spoil(whole), "x.fa")
     found = attempt(lambda: {r.id: r.sequence for r in read_fasta(path, modality)}, path.name)
     if found is None:
-        return refused(done, path)
+        return case.refused()
     compare(found, plain_fasta(unpacked(path), modality))
-    return "read"
+    return case.read(found == plain_fasta(whole, modality))
 
 
 # FASTA of a genome
@@ -104,26 +103,26 @@ def write_genome(rng: Random, genome: dict[str, str]) -> bytes:
     return "\n".join([*lines, ""]).encode()
 
 
-def genome_case(rng: Random, folder: Path) -> str:
-    data, done = spoil(rng, write_genome(rng, make_genome(rng)))
-    path = place(rng, folder, data, "g.fa")
+def genome_case(case: Case) -> Outcome:
+    genome = make_genome(case.rng)
+    path = case.place(case.spoil(write_genome(case.rng, genome)), "g.fa")
 
     def read() -> dict[str, str]:
-        with open_genome(path, folder) as genome:
-            whole = {name: genome.fetch(name, 0, size) for name, size in genome.contigs.items()}
-            for name, letters in whole.items():
-                middle = rng.randrange(len(letters))
-                window = genome.window(name, middle, "+", 64)
+        with open_genome(path, case.folder) as opened:
+            found = {name: opened.fetch(name, 0, size) for name, size in opened.contigs.items()}
+            for name, letters in found.items():
+                middle = case.rng.randrange(len(letters))
+                window = opened.window(name, middle, "+", 64)
                 around = f"{'N' * 64}{letters}{'N' * 64}"[middle + 32 : middle + 96]
                 require(window == around, f"window {window} instead of {around}")
-            return whole
+            return found
 
     found = attempt(read, path.name)
-    require(not list(folder.glob(".genome*")), "a temporary folder was left")
+    require(not list(case.folder.glob(".genome*")), "a temporary folder was left")
     if found is None:
-        return refused(done, path)
+        return case.refused()
     compare(found, plain_fasta(unpacked(path), "dna"))
-    return "read"
+    return case.read(found == genome)
 
 
 # GTF
@@ -221,12 +220,13 @@ def check_annotation(read: Annotation, said: dict[str, dict[str, Any]] | None) -
     require(len(read.transcripts) + n_counted == len(said), f"{len(said)} IDs, {n_counted} counted as left out")
 
 
-def gtf_case(rng: Random, folder: Path) -> str:
-    data, done = spoil(rng, make_gtf(rng, make_genome(rng)))
-    path = place(rng, folder, data, "a.gtf")
+def gtf_case(case: Case) -> Outcome:
+    whole = make_gtf(case.rng, make_genome(case.rng))
+    (case.folder / "whole.gtf").write_bytes(whole)
+    path = case.place(case.spoil(whole), "a.gtf")
     found = attempt(lambda: read_gtf(path), path.name)
     if found is None:
-        return refused(done, path)
+        return case.refused()
     text = unpacked(path)
     check_annotation(found, plain_gtf(text))
     unknown = {
@@ -235,4 +235,11 @@ def gtf_case(rng: Random, folder: Path) -> str:
     unknown -= {name.encode() for name in KNOWN}
     if unknown and b"\r" not in text:
         require(any("feature" in reason for reason in found.left_out), f"lines of {unknown} were skipped in silence")
-    return "read"
+    said = read_gtf(case.folder / "whole.gtf")
+    is_counted = (found.left_out, found.counts) != (said.left_out, said.counts)
+    return case.read(said_by(found) == said_by(said) and not is_counted, is_counted)
+
+
+def said_by(annotation: Annotation) -> list[Transcript]:
+    """Transcripts without the lines that they were read from."""
+    return [replace(one, line=0) for one in annotation.transcripts.values()]

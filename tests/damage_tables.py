@@ -4,14 +4,13 @@ import csv
 import io
 import math
 import re
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from damage import DefectError, attempt, compare, place, refused, require, unpacked
-from damage_bytes import DAMAGES, spoil
+from damage import Case, DefectError, Outcome, attempt, compare, require, unpacked
+from damage_bytes import DAMAGES
 from damage_sequences import CONTROL, plain_lines
 
 from embedcache.expression import read_gct
@@ -99,24 +98,25 @@ def plain_attributes(data: bytes) -> dict[str, str] | None:
     )
 
 
-def gct_case(rng: Random, folder: Path) -> str:
-    whole = make_gct(rng)
-    spoiled = rng.random() < 0.7
-    data, more = whole
-    if spoiled:
-        data, done = spoil(rng, data)
+def gct_case(case: Case) -> Outcome:
+    gct, attributes = make_gct(case.rng)
+    if case.rng.random() < 0.7:
+        path, samples = case.place(case.spoil(gct), "e.gct"), case.place(attributes, "samples.tsv")
     else:
-        more, done = spoil(rng, more)
-    path, samples = place(rng, folder, data, "e.gct"), place(rng, folder, more, "samples.tsv")
+        path, samples = case.place(gct, "e.gct"), case.place(case.spoil(attributes), "samples.tsv")
     found = attempt(lambda: read_gct(path, samples), path.name, samples.name)
     if found is None:
-        return refused(done, path, samples)
+        return case.refused()
     said = plain_gct(unpacked(path), plain_attributes(unpacked(samples)))
     if said is None:
         raise DefectError("a file that must be refused was read")
     require(found.tissues == said[0], f"tissues {found.tissues}, the file says {said[0]}")
     near(rows_of(found), said[1])
-    return "read"
+    (case.folder / "whole.gct").write_bytes(gct)
+    (case.folder / "whole.tsv").write_bytes(attributes)
+    whole = read_gct(case.folder / "whole.gct", case.folder / "whole.tsv")
+    is_unchanged = (found.tissues, rows_of(found)) == (whole.tissues, rows_of(whole))
+    return case.read(is_unchanged, found.counts != whole.counts)
 
 
 # Tables of targets
@@ -177,20 +177,20 @@ def plain_targets(data: bytes) -> tuple[list[str], Values] | None:
     return [head[i] for i in columns], values
 
 
-def table_case(rng: Random, folder: Path) -> str:
-    if rng.random() < 0.3:
-        return parquet_case(rng, folder)
-    data, done = spoil(rng, make_table(rng))
-    path = place(rng, folder, data, "t.tsv")
+def table_case(case: Case) -> Outcome:
+    if case.rng.random() < 0.3:
+        return parquet_case(case)
+    whole = make_table(case.rng)
+    path = case.place(case.spoil(whole), "t.tsv")
     found = attempt(lambda: read_target_table(path, gene_column="gene"), path.name)
     if found is None:
-        return refused(done, path)
+        return case.refused()
     said = plain_targets(unpacked(path))
     if said is None:
         raise DefectError("a file that must be refused was read")
     require(found.tissues == said[0], f"tissues {found.tissues}, the file says {said[0]}")
     near(rows_of(found), said[1])
-    return "read"
+    return case.read(repr(said) == repr(plain_targets(whole)))  # of text, for NaN is not itself
 
 
 def odd_frame(rng: Random, frame: pd.DataFrame) -> pd.DataFrame:
@@ -207,8 +207,9 @@ def odd_frame(rng: Random, frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def parquet_case(rng: Random, folder: Path) -> str:
+def parquet_case(case: Case) -> Outcome:
     """Flipped values are what the file says; the rest must be refused or be what pandas reads of an undamaged file."""
+    rng = case.rng
     rows = plain_table(make_table(rng)) or []
     frame = pd.DataFrame(rows[1:], columns=rows[0])
     for name in frame.columns[2:]:
@@ -217,15 +218,18 @@ def parquet_case(rng: Random, folder: Path) -> str:
     buffer = io.BytesIO()
     (odd_frame(rng, frame) if is_odd else frame).to_parquet(buffer, compression=rng.choice(["snappy", "zstd", None]))
     damage = rng.choice(["flipped bits", "flipped bits", "cut", "nul", "zeros at the end", "tail of another file"])
+    case.done.append("odd column" if is_odd else damage)
     data = buffer.getvalue() if is_odd else DAMAGES[damage](rng, buffer.getvalue())
-    path = place(rng, folder, data, "t.parquet")
+    path = case.place(data, "t.parquet")
     found = attempt(lambda: read_target_table(path, gene_column="gene"), path.name)
     if found is None:
-        return "refused"
+        return case.refused()
     require(bool(np.isfinite(found.values[~np.isnan(found.values)]).all()), "values that are not finite")
     require(all(isinstance(name, str) and name for name in found.ids), f"IDs {found.ids}")
     require(
         not {"nan", "None", "NaT", "<NA>"} & {*found.ids, *(found.genes or [])}, f"names {found.ids}, {found.genes}"
     )
     attempt(lambda: read_table(path), path.name)
-    return "read"
+    frame.to_parquet(case.folder / "whole.parquet")
+    whole = read_target_table(case.folder / "whole.parquet", gene_column="gene")
+    return case.read(repr((found.tissues, rows_of(found))) == repr((whole.tissues, rows_of(whole))))

@@ -135,7 +135,7 @@ def _check_task(files: Files, layout: Layout, task: str, entries: Array) -> Iter
         data = shard_bytes(files, shard)
         if not len(data):
             keys = tuple(_hex(entry) for entry in inside)
-            yield Damage(task=task, shard=shard, keys=keys, reason=f"shard {shard} is missing or empty")
+            yield Damage(task=task, shard=shard, keys=keys, reason=f"shard {shard} is missing, empty or no file")
             continue
         keys = tuple(_hex(entry) for entry in inside if _sum(data, entry, layout) != entry["crc"])
         if keys:
@@ -152,7 +152,7 @@ def shard_bytes(files: Files, shard: int) -> Array:
         if isinstance(files.place, Path):
             return np.memmap(files.place / name, np.uint8, "r")
         return np.frombuffer(files.read(name), np.uint8)
-    except (FileNotFoundError, ValueError):  # ValueError: an empty file
+    except (OSError, ValueError):  # ValueError: an empty file
         return np.zeros(0, np.uint8)
 
 

@@ -7,6 +7,7 @@ directories to disk before anyone can see a file, which neither obstore nor zarr
 import ctypes
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcache.errors import CacheError
 from embedcache.place import ObjectUrl, Place, parse_place
+from embedcache.store.disk import UnreadableError, reading
 
 __all__ = ["FileStatus", "Files", "LocalFiles", "create_file", "open_files", "replace_file", "sync_directory"]
 
@@ -120,22 +123,25 @@ class LocalFiles:
         self.place = place
 
     def read(self, name: str) -> bytes:  # noqa: D102
-        return (self.place / name).read_bytes()
+        with reading(self.place / name):
+            return (self.place / name).read_bytes()
 
     def read_array(self, name: str) -> NDArray[np.uint8]:  # noqa: D102
-        return np.fromfile(self.place / name, np.uint8)
+        with reading(self.place / name):
+            return np.fromfile(self.place / name, np.uint8)
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes]:  # noqa: D102
         root = os.fspath(self.place)  # a Path a name would take longer than to read it
         for name in names:
-            with open(f"{root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
+            with reading(f"{root}/{name}"), open(f"{root}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
                 yield file.read()
 
     def exists(self, name: str) -> bool:  # noqa: D102
-        return (self.place / name).exists()
+        return os.path.exists(self.place / name)  # noqa: PTH110 - False, not an error, for what cannot be looked at
 
     def names(self, folder: str) -> list[str]:  # noqa: D102
-        return sorted([name for name in os.listdir(self.place / folder) if name[0] != "."])  # noqa: PTH208
+        with reading(self.place / folder):
+            return sorted([name for name in os.listdir(self.place / folder) if name[0] != "."])  # noqa: PTH208
 
     def statuses(self, folder: str) -> dict[str, FileStatus]:  # noqa: D102
         return {name: status for name, status in self._walk(folder) if not name.rpartition("/")[2].startswith(".")}
@@ -148,7 +154,7 @@ class LocalFiles:
         for parent, _, files in os.walk(self.place / folder):
             for file in files:
                 path = Path(parent) / file
-                with suppress(FileNotFoundError):  # removed meanwhile
+                with suppress(FileNotFoundError, UnreadableError), reading(path):  # removed meanwhile, or no file
                     found = path.stat()
                     tag = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
                     name = path.relative_to(self.place).as_posix()
@@ -175,9 +181,16 @@ class LocalFiles:
     def remove(self, names: Iterable[str]) -> None:  # noqa: D102
         parents = set()
         for name in names:
-            with suppress(FileNotFoundError):
-                (self.place / name).unlink()
-                parents.add((self.place / name).parent)
+            path = self.place / name
+            try:
+                path.unlink()
+                parents.add(path.parent)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise CacheError(
+                    f"{path} cannot be removed: {error.strerror}. Remove it by hand, then run the same command again."
+                ) from error
         for parent in parents:
             sync_directory(parent)
 
@@ -187,7 +200,8 @@ class LocalFiles:
         A power cut may take back a number whose shard was not flushed: nothing is left of it then.
         """
         shards = self.place / "tokens" / "c"
-        number = max(map(int, filter(str.isdigit, os.listdir(shards))), default=-1)  # noqa: PTH208
+        given = [name for name in os.listdir(shards) if re.fullmatch("[0-9]{1,9}", name)]  # noqa: PTH208
+        number = max(map(int, given), default=-1)
         while True:
             number += 1
             with suppress(FileExistsError):

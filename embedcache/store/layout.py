@@ -193,7 +193,7 @@ def read_layout(files: Files) -> Layout:
         found, version = attributes["format"], attributes["version"]
     except FileNotFoundError as error:
         raise CacheError(f"{root} holds no store: zarr.json is missing. Build it first.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise CacheDamagedError(
             f"{path} is not the metadata of a store ({reason}). Restore it, or delete {root} and build again."

@@ -60,8 +60,9 @@ def _map_shard(path: Path, layout: Layout) -> tuple[Tensor, int, mmap.mmap]:
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    except (FileNotFoundError, ValueError) as error:  # ValueError: an empty file
-        raise CacheDamagedError(f"{path} is missing or empty although it was committed. {REPAIR}") from error
+    except (OSError, ValueError) as error:  # ValueError: an empty file
+        reason = "missing" if isinstance(error, FileNotFoundError) else "empty or no file"
+        raise CacheDamagedError(f"{path} is {reason} although it was committed. {REPAIR}") from error
     mapped.madvise(mmap.MADV_RANDOM)  # else a page fault reads ahead megabytes that nobody asked for
     if len(mapped) < index_bytes:
         raise CacheDamagedError(f"{path} has {len(mapped)} bytes, less than its index. {REPAIR}")
