@@ -10,7 +10,7 @@ from embedcache.encoders.spec import StoreDtype
 from embedcache.options import CacheOption, JsonOption
 from embedcache.sequences import Modality
 
-__all__ = ["convert", "encoders", "gc", "info", "verify"]
+__all__ = ["convert", "encoders", "gc", "info", "merge", "verify"]
 
 EncoderOption = Annotated[
     str | None,
@@ -92,3 +92,22 @@ def convert(
     report = convert_store(cache, modality, store_dtype, encoder=encoder, output=output)
     print(json.dumps(report.to_json(), indent=1) if as_json else report)
     report.raise_if_damaged()
+
+
+def merge(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Roots of the caches to copy from; they stay as they are.")
+    ],
+    cache: CacheOption = "cache",
+    dataset: Annotated[
+        Path | None,
+        typer.Option(help="Copy only sequences of this dataset: into an empty cache, what an old one has of use."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make one cache of several that were built apart: copy what --cache lacks, every checksum compared on the way."""
+    from embedcache.merge import merge_caches
+
+    report = merge_caches(sources, cache, dataset=dataset)
+    print(json.dumps(report.to_json(), indent=1) if as_json else report)
+    report.raise_if_incomplete()

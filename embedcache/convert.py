@@ -21,7 +21,7 @@ from embedcache.store.mean import settle_mean
 from embedcache.store.numbers import RoundingError, encode_rows
 from embedcache.store.read import EmbeddingStore
 from embedcache.store.rounding import join_rounding
-from embedcache.store.transfer import Carrier, Load, check_room, plan_loads
+from embedcache.store.transfer import Carrier, Load, check_fits, check_room, plan_loads
 
 __all__ = ["ConvertReport", "convert_store", "converted_spec"]
 
@@ -150,6 +150,7 @@ def convert_store(
     plan = plan_loads(store.files, open_files(root))
     check_room(root, plan.n_rows * Layout(spec=spec, shard_rows=0).row_bytes)
     layout = create_store(root, spec, longest=max(plan.longest, spec.max_tokens), shard_bytes=shard_bytes)
+    check_fits(root, layout, plan.longest)
     change = _Change(store, layout, _mean(store, root, layout))
     groups = list(_full_shards(plan.loads, layout.shard_rows))
     title = f"{modality} {store.dtype} to {store_dtype}"

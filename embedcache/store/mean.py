@@ -11,7 +11,7 @@ from embedcache.store.index import load_entries
 from embedcache.store.layout import REPAIR, Layout
 from embedcache.store.numbers import channel_mean, mean_from_bytes, mean_to_bytes
 
-__all__ = ["MEAN", "read_mean", "settle_mean"]
+__all__ = ["MEAN", "adopt_mean", "read_mean", "settle_mean"]
 
 MEAN = "mean.npy"
 
@@ -41,7 +41,22 @@ def settle_mean(files: Files, layout: Layout, rows: Sequence[NDArray[np.float32]
     Raises:
         CacheDamagedError: It was lost: rows that were committed with it would read wrong with another one.
     """
-    has_rows = bool(load_entries(files)[0]["length"].any())  # before the look at the mean, which comes before all rows
-    if not files.exists(MEAN) and not has_rows:
+    if _may_be_made(files):
         files.create(MEAN, [mean_to_bytes(channel_mean(rows))])
     return read_mean(files, layout)
+
+
+def adopt_mean(files: Files, layout: Layout, mean: NDArray[np.float32]) -> bool:
+    """Give a store the mean of another one, whose rows shall come. False if it has one with other numbers.
+
+    Raises:
+        CacheDamagedError: As in ``settle_mean``.
+    """
+    if _may_be_made(files):
+        files.create(MEAN, [mean_to_bytes(mean)])
+    return read_mean(files, layout).tobytes() == mean.tobytes()
+
+
+def _may_be_made(files: Files) -> bool:
+    has_rows = bool(load_entries(files)[0]["length"].any())  # before the look at the mean, which comes before all rows
+    return not files.exists(MEAN) and not has_rows

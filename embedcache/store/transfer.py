@@ -25,7 +25,7 @@ from embedcache.store.layout import Array, Layout, crc32c
 from embedcache.store.leases import Attempt, Leases
 from embedcache.store.write import commit_task
 
-__all__ = ["Carrier", "Difference", "Form", "Load", "check_room", "plan_loads"]
+__all__ = ["Carrier", "Difference", "Form", "Load", "check_fits", "check_room", "plan_loads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,19 @@ def check_room(place: Place, size_bytes: int) -> None:
         raise CacheError(
             f"{place} needs {size_bytes:,} bytes more and its disk has {free:,} free. Nothing was written. Free space, "
             "or choose a place on another disk."
+        )
+
+
+def check_fits(place: Place, layout: Layout, longest: int) -> None:
+    """Refuse sequences that no shard of a store holds.
+
+    Raises:
+        CacheError: ``longest`` has more rows than a shard.
+    """
+    if longest > layout.shard_rows:
+        raise CacheError(
+            f"a sequence of {longest:,} tokens does not fit the shards of {place}, which were fixed at "
+            f"{layout.shard_rows:,} rows when it was made. Choose another cache."
         )
 
 
