@@ -189,3 +189,22 @@ def test_a_lease_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> N
 def no_children_left() -> Iterator[None]:
     yield
     assert multiprocessing.active_children() == []
+
+
+def test_a_lease_that_is_finished_by_another_thread_during_a_survey_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = LocalFiles(tmp_path)
+    leases = Leases(files)
+    (attempt,) = leases.survey(["a"]).free
+    assert leases.acquire(attempt)
+    is_taken = Leases._is_taken
+
+    def look_then_finish(*given) -> bool:  # type: ignore[no-untyped-def]
+        found = is_taken(*given)
+        leases.finish(attempt)
+        return found
+
+    monkeypatch.setattr(Leases, "_is_taken", look_then_finish)
+    assert leases.survey(["a"]).free == []
+    assert names(files) == []

@@ -108,26 +108,27 @@ class Leases:
     def survey(self, tasks: Iterable[str]) -> Survey:
         """Look at the leases of all workers."""
         found: dict[str, dict[int, FileStatus]] = {}
+        held = set(self._held)  # once, for a task may be committed and its lease forgotten while this runs
         for name, status in self.files.statuses(FOLDER).items():
             task, _, number = name.removeprefix(f"{FOLDER}/").rpartition("-")
             if number.isdigit():
                 found.setdefault(task, {})[int(number)] = status
-        busy = {task for task, attempts in found.items() if self._is_taken(task, attempts)}
+        busy = {task for task, attempts in found.items() if self._is_taken(task, attempts, held)}
         free, must_wait = [], False
         for task in tasks:
             numbers = found.get(task, {})
             names = [f"{FOLDER}/{task}-{number}" for number in numbers]
             if task in busy:
                 must_wait = True
-            elif not any(name in self._held for name in names):
+            elif held.isdisjoint(names):
                 marks = Counter(str(mark) for name in names if (mark := self._seen[name].body.get("alone")))
                 free.append(Attempt(task, max(numbers, default=-1) + 1, len(numbers), marks))
         return Survey(free, must_wait, bool(busy))
 
-    def _is_taken(self, task: str, attempts: Mapping[int, FileStatus]) -> bool:
+    def _is_taken(self, task: str, attempts: Mapping[int, FileStatus], held: set[str]) -> bool:
         """Whether a living worker other than this one holds a task."""
         names = {f"{FOLDER}/{task}-{number}": status.tag for number, status in attempts.items()}
-        dead = [self._is_dead(name, tag) for name, tag in names.items() if name not in self._held]
+        dead = [self._is_dead(name, tag) for name, tag in names.items() if name not in held]
         return not all(dead) and len(dead) == len(names)
 
     def _is_dead(self, name: str, tag: str) -> bool:
