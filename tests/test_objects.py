@@ -23,6 +23,7 @@ from embedcache.sequences import SequenceRecord
 from embedcache.store import EmbeddingStore, commit_task, create_store, list_stores, store_path, write_index
 from embedcache.store.files import Files, open_files
 from embedcache.store.layout import Array
+from embedcache.store.objects import ObjectFiles
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,49 @@ def test_zarr_reads_a_store_in_an_object_store(bucket: str) -> None:
     client = from_url(place, client_options={"allow_http": True})
     array = zarr.open_array(ObjectStore(client, read_only=True), path="tokens", mode="r")
     assert np.array_equal(array[:400], np.concatenate([rows for _, rows in written]))
+
+
+def test_sequences_beside_each_other_share_a_request(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = f"{bucket}/shared-requests"
+    create_store(root, fake_spec(), shard_bytes=1 << 14)  # 512 rows of 24 bytes
+    written = sequences([160, 10, 20, 10, 100, 0, 212, 30, 5])
+    commit_task(root, written)
+    store, asked = EmbeddingStore(root), list[tuple[str, int, int]]()
+    read_range = ObjectFiles.read_range
+
+    def spy(files: ObjectFiles, name: str, start: int, size: int) -> bytes:
+        asked.append((name[-3], start // 24, size // 24))
+        found: bytes = read_range(files, name, start, size)
+        return found
+
+    monkeypatch.setattr(ObjectFiles, "read_range", spy)
+    wanted = {
+        (0, 2): [("0", 0, 190)],  # 10 rows between, of 180
+        (0, 2, 4): [("0", 0, 190), ("0", 200, 100)],  # 20 rows would be too many in vain
+        (1, 0, 1): [("0", 0, 170)],
+        (5,): [],
+        (6, 7): [("0", 300, 212), ("1", 0, 30)],
+        (6, 5, 4, 3, 2): [("0", 170, 342)],
+    }
+    for batch, requests in wanted.items():
+        asked.clear()
+        assert store.packed(batch).values.numpy().tobytes() == b"".join(written[i][1].tobytes() for i in batch)
+        assert sorted(asked) == requests, batch
+    monkeypatch.setattr("embedcache.store.ranges.REQUEST_BYTES", 180 * 24)
+    asked.clear()
+    store.packed([0, 1, 2])
+    assert sorted(asked) == [("0", 0, 170), ("0", 170, 20)]
+
+
+def test_a_cut_object_is_refused_by_name(bucket: str) -> None:
+    root = f"{bucket}/cut"
+    create_store(root, fake_spec(), shard_bytes=1 << 14)
+    commit_task(root, sequences([100, 50]))
+    files = open_files(root)
+    files.replace("tokens/c/0/0", [files.read("tokens/c/0/0")[: 140 * 24]])
+    assert len(EmbeddingStore(root).packed([0]).values) == 100
+    with pytest.raises(CacheDamagedError, match=r"tokens/c/0/0 is shorter"):
+        EmbeddingStore(root).packed([0, 1])
 
 
 def test_a_build_in_an_object_store_equals_one_on_disk(bucket: str, tmp_path: Path) -> None:

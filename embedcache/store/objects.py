@@ -7,7 +7,7 @@ is sent in one piece, so that no incomplete multipart upload can be left behind.
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -86,10 +86,9 @@ class ObjectFiles:
     def read_array(self, name: str) -> NDArray[np.uint8]:  # noqa: D102
         return np.frombuffer(self.read(name), np.uint8)
 
-    def read_ranges(self, name: str, starts: Sequence[int], lengths: Sequence[int]) -> list[Any]:
-        """Bytes of several parts of one object, as buffers."""
-        buffers: list[Any] = self._call(self._client.get_ranges, name, starts=starts, lengths=lengths, coalesce=0)
-        return buffers
+    def read_range(self, name: str, start: int, size: int) -> Any:
+        """Bytes of a part of an object, as a buffer; fewer than ``size`` where the object ends before."""
+        return self._call(self._client.get_range, name, start=start, length=size)
 
     def read_many(self, names: Iterable[str]) -> Iterator[bytes]:  # noqa: D102
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:

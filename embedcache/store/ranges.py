@@ -1,10 +1,13 @@
-"""Shards in an object store: the rows of a sequence are one range of one object, fetched when they are asked for."""
+"""Shards in an object store: the rows of a sequence are one range of one object, fetched when they are asked for.
+
+A request takes tens of milliseconds before its first byte comes, so many run at once, and sequences that lie beside
+each other share one. What lies between them is fetched in vain, and stays under a sixteenth of what was asked for.
+"""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -18,6 +21,10 @@ __all__ = ["FetchedShards"]
 RowPlace = tuple[int, int, int]
 ADVISED_AT_MOST = 4096
 """Sequences that may wait for their reader; the oldest are forgotten first, and fetched again if need be."""
+REQUEST_BYTES = 8 << 20
+"""Sequences share a request up to this size: one connection gives less than several beside each other."""
+VAIN_SHARE = 16
+"""Gaps between sequences are fetched if they are at most this part of the sequences of a request."""
 
 
 class FetchedShards:
@@ -48,8 +55,7 @@ class FetchedShards:
         self.files.check_process()  # in a forked process the pool has no threads, and nobody would answer
         with self._lock:
             fresh = sorted({place for place in places if place not in self._coming})
-            for _, group in groupby(fresh, key=lambda place: place[0]):
-                some = list(group)
+            for some in _requests(fresh, self.layout.row_bytes):
                 task = self._pool.submit(self._fetch, some)
                 for i, place in enumerate(some):
                     self._coming[place] = _part(task, i)
@@ -57,21 +63,21 @@ class FetchedShards:
                 self._coming.popitem(last=False)
 
     def _fetch(self, places: list[RowPlace]) -> list[Tensor]:
-        """Rows of sequences of one shard."""
-        shard, row_bytes = places[0][0], self.layout.row_bytes
-        some = [place for place in places if place[2]]
+        """Rows of sequences that lie beside each other in one shard, by one request."""
+        shard, first, _ = places[0]
+        row_bytes, end = self.layout.row_bytes, max(start + length for _, start, length in places)
+        name = f"tokens/c/{shard}/0"
         try:
-            buffers = self.files.read_ranges(
-                f"tokens/c/{shard}/0",
-                [start * row_bytes for _, start, _ in some],
-                [length * row_bytes for _, _, length in some],
-            )
+            data = self.files.read_range(name, first * row_bytes, (end - first) * row_bytes) if end > first else b""
         except FileNotFoundError:
             raise CacheDamagedError(
-                f"{self.files.place}/tokens/c/{shard}/0 is missing although it was committed. {REPAIR}"
+                f"{self.files.place}/{name} is missing although it was committed. {REPAIR}"
             ) from None
-        found = dict(zip(some, buffers, strict=True))
-        return [self._tensor(place, bytearray(found.get(place, b""))) for place in places]
+        view = memoryview(data)
+        cuts = [((start - first) * row_bytes, length * row_bytes) for _, start, length in places]
+        return [
+            self._tensor(place, bytearray(view[at : at + size])) for place, (at, size) in zip(places, cuts, strict=True)
+        ]
 
     def _tensor(self, place: RowPlace, data: bytearray) -> Tensor:
         shard, _, length = place
@@ -81,6 +87,23 @@ class FetchedShards:
         if not data:
             return torch.empty(0, self.layout.columns, dtype=dtype)
         return torch.frombuffer(data, dtype=dtype).view(length, self.layout.columns)
+
+
+def _requests(places: Iterable[RowPlace], row_bytes: int) -> Iterator[list[RowPlace]]:
+    """Sorted places that share a request: of one shard, one behind the other, with little in between."""
+    some, n_rows, most = list[RowPlace](), 0, REQUEST_BYTES // row_bytes
+    for place in places:
+        shard, start, length = place
+        if some:
+            n_all = start + length - some[0][1]
+            is_dense = n_all - n_rows - length <= n_rows // VAIN_SHARE
+            if shard != some[0][0] or not is_dense or n_all > most:
+                yield some
+                some, n_rows = [], 0
+        some.append(place)
+        n_rows += length
+    if some:
+        yield some
 
 
 def _part(task: "Future[list[Tensor]]", i: int) -> "Future[Tensor]":
