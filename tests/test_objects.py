@@ -144,15 +144,16 @@ def test_sequences_beside_each_other_share_a_request(bucket: str, monkeypatch: p
     assert sorted(asked) == [("0", 0, 170), ("0", 170, 20)]
 
 
-def test_a_cut_object_is_refused_by_name(bucket: str) -> None:
-    root = f"{bucket}/cut"
+@pytest.mark.parametrize("rows_left", [140, 40], ids=["within the sequence", "before it"])
+def test_a_cut_object_is_refused_by_name(bucket: str, rows_left: int) -> None:
+    root = f"{bucket}/cut-{rows_left}"
     create_store(root, fake_spec(), shard_bytes=1 << 14)
-    commit_task(root, sequences([100, 50]))
+    commit_task(root, sequences([30, 120]))
     files = open_files(root)
-    files.replace("tokens/c/0/0", [files.read("tokens/c/0/0")[: 140 * 24]])
-    assert len(EmbeddingStore(root).packed([0]).values) == 100
+    files.replace("tokens/c/0/0", [files.read("tokens/c/0/0")[: rows_left * 24]])
+    assert len(EmbeddingStore(root).packed([0]).values) == 30
     with pytest.raises(CacheDamagedError, match=r"tokens/c/0/0 is shorter"):
-        EmbeddingStore(root).packed([0, 1])
+        EmbeddingStore(root).packed([1])
 
 
 def test_a_build_in_an_object_store_equals_one_on_disk(bucket: str, tmp_path: Path) -> None:
