@@ -139,11 +139,11 @@ def _gct_sizes(path: Path, version: bytes, lines: Iterator[tuple[int, bytes]]) -
     number, sizes = next(lines, (0, b""))
     if not sizes:
         raise InvalidInputError(f"{path} ends within its header. Give a GCT file.")
-    words = sizes.split()
-    if len(words) != 2 or not all(word.isdigit() and len(word) < 16 for word in words):
+    text = _text(path, number, sizes)
+    words = text.split()
+    if len(words) != 2 or not all(word.isascii() and word.isdigit() and len(word) < 16 for word in words):
         raise InvalidInputError(
-            f"{path}, line {number}: {sizes[:40].decode('utf-8', 'replace')!r} instead of the numbers of rows and "
-            "samples. Give a GCT file."
+            f"{path}, line {number}: {text[:40]!r} instead of the numbers of rows and samples. Give a GCT file."
         )
     return int(words[0]), int(words[1])
 

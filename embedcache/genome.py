@@ -19,6 +19,7 @@ from embedcache.text import DAMAGED_GZIP, open_text
 __all__ = ["Genome", "open_genome", "reverse_complement", "window_bounds"]
 
 _PIECE = 16 << 20  # bytes of a contig that are looked at together
+_IS_WRONG = bytes(code not in b"ACGTUNRYSWKMBDHVacgtunryswkmbdhv\r\n" for code in range(256))
 _COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
 
 
@@ -57,7 +58,7 @@ class Genome:
         self._bytes = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             self._index = dict(_index(source, self._bytes))
-        except InvalidInputError:
+        except (InvalidInputError, InvalidSequenceError):
             self.close()
             raise
 
@@ -135,8 +136,12 @@ def _measure(where: str, data: mmap.mmap, start: int, stop: int) -> _Contig:
     n_lines, rest = divmod(stop - start, line_bytes)
     is_even = letters > 0 and 0 < rest <= letters and b"\r" not in data[stop:after].replace(b"\r\n", b"")
     piece = max(_PIECE // line_bytes, 1) * line_bytes
+    wrong_at = -1  # looked for in the whole file, for a hole in it can be where no transcript is
     for at in range(start, stop, piece) if is_even else ():
-        found = np.frombuffer(data[at : min(at + piece, stop)], np.uint8)  # a copy: a map in use cannot be closed
+        text = data[at : min(at + piece, stop)]  # a copy: a map in use cannot be closed
+        found = np.frombuffer(text, np.uint8)
+        if wrong_at < 0 and (found_at := text.translate(_IS_WRONG).find(1)) >= 0:
+            wrong_at = at + found_at
         ends = found[line_bytes - 1 :: line_bytes]
         n_cr = len(ends) if has_cr else 0
         is_even &= bool((ends == 10).all()) and int((found == 10).sum()) == len(ends)
@@ -145,6 +150,12 @@ def _measure(where: str, data: mmap.mmap, start: int, stop: int) -> _Contig:
     if not is_even:
         raise InvalidInputError(
             f"{where} has lines of several lengths or line ends. Give FASTA that is wrapped at one width."
+        )
+    if wrong_at >= 0:
+        line, place = divmod(wrong_at - start, line_bytes)
+        raise InvalidSequenceError(
+            f"{where}: base {line * letters + place + 1} is {data[wrong_at : wrong_at + 1]!r}. Allowed letters: A C G "
+            "T U N and IUPAC codes. Copy or download the file again, or write N."
         )
     return _Contig(n_lines * letters + rest, start, letters, line_bytes)
 
@@ -158,6 +169,7 @@ def open_genome(path: Path, scratch: Path | None = None) -> Iterator[Genome]:
 
     Raises:
         InvalidInputError: The file is missing, damaged, empty or unevenly wrapped, or a contig comes twice.
+        InvalidSequenceError: A letter anywhere that is no base.
     """
     path = Path(path)
     open_text(path).close()  # refuses what is no text

@@ -8,8 +8,8 @@ from embedcache.text import control_character
 
 __all__ = ["GtfLine", "Names", "exon_number", "parse_line", "read_names", "split_line"]
 
-_TRANSCRIPT_ID = re.compile(r'(?:^|[;\s])transcript_id\s+(?:"([^"]+)"|([^";\s]+))\s*(?:;|$)', re.ASCII)
-_GENE_ID = re.compile(r'(?:^|[;\s])gene_id(?=["\s]|$)(?:\s+(?:"([^"]*)"|([^";\s]+))\s*(?:;|$))?', re.ASCII)
+_TRANSCRIPT_ID = re.compile(r'(?:^|[;\s])transcript_id\s+(?:"([^"]+)"|([^";\s]+))\s*(?=;|$)', re.ASCII)
+_GENE_ID = re.compile(r'(?:^|[;\s])gene_id(?=["\s]|$)(?:\s+(?:"([^"]*)"|([^";\s]+))\s*(?=;|$))?', re.ASCII)
 _EXON_NUMBER = re.compile(r'(?:^|[;\s])exon_number\s+"?([0-9]{1,9})"?\s*(?:;|$)', re.ASCII)
 _ATTRIBUTE = re.compile(r'(\w+)(?:\s+(?:"([^"]*)"|([^";\s]+))\s*(?:;|$)|([^;]*))', re.ASCII)
 _BIOTYPES = ("transcript_type", "transcript_biotype", "gene_type", "gene_biotype")
@@ -61,13 +61,16 @@ def parse_line(where: str, fields: list[str]) -> GtfLine:
     """Read and check the fields of a line that belongs to a transcript.
 
     Raises:
-        InvalidInputError: It has no transcript ID, or a field that cannot be what it says.
+        InvalidInputError: It has no transcript ID or several, or a field that cannot be what it says.
     """
     contig, _, feature, start, end, _, strand, phase, attributes = fields
     match = _TRANSCRIPT_ID.search(attributes)
     if match is None:
         raise InvalidInputError(f'{where}: {feature} without transcript_id "...". Give a GTF file (GFF3 is not read).')
     identifier, gene = match[1] or match[2], _gene(where, attributes)
+    for name, pattern in (("transcript_id", _TRANSCRIPT_ID), ("gene_id", _GENE_ID)):
+        if attributes.count(name) > 1:
+            _refuse_two(where, name, *(quoted or bare for quoted, bare in pattern.findall(attributes)))
     for name in (identifier, gene or identifier, contig):
         if not name.isprintable() or not name.strip():
             raise InvalidInputError(f"{where}: {name!r} is no name. Write contigs and IDs in printable letters.")
@@ -99,6 +102,14 @@ def _check_encoding(where: str, text: str) -> None:
         raise InvalidInputError(f"{where}: text is not UTF-8. Save the file as UTF-8.") from None
 
 
+def _refuse_two(where: str, name: str, *values: str) -> None:
+    """A line that gives one name two values means one of them, and nobody knows which."""
+    if other := next((value for value in values if value != values[0]), ""):
+        raise InvalidInputError(
+            f"{where}: {name} comes twice, as {values[0]!r} and {other!r}. Remove the wrong one, or copy the file again."
+        )
+
+
 def _gene(where: str, attributes: str) -> str:
     match = _GENE_ID.search(attributes)
     if match is None:
@@ -118,12 +129,13 @@ def read_names(where: str, attributes: str) -> Names:
     """Name of the gene and biotype, as far as the line gives them.
 
     Raises:
-        InvalidInputError: One of them has broken quotes; others may have what they like.
+        InvalidInputError: One of them has broken quotes or two values; others may have what they like.
     """
     found: dict[str, str] = {}
     for name, quoted, bare, broken in _ATTRIBUTE.findall(attributes):
         if broken and name in _NAMES:
             raise InvalidInputError(f'{where}: {name} has no value, or broken quotes. Write {name} "...";.')
-        found[name] = quoted or bare
+        if name in _NAMES:
+            _refuse_two(where, name, found.setdefault(name, quoted or bare), quoted or bare)
     biotype = next((found[name] for name in _BIOTYPES if found.get(name)), None)
     return Names(found.get("gene_name") or found.get("gene") or None, biotype)

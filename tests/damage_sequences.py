@@ -177,13 +177,13 @@ def plain_gtf(data: bytes) -> dict[str, dict[str, Any]] | None:
         if feature not in ("transcript", "mRNA", "exon", "CDS", "stop_codon"):
             continue
         values = {}
-        name_said = re.search(r'(?:^|;)\s*gene_name "([^"]*)"\s*(?:;|$)', names)
+        names_said = re.findall(r'(?:^|;)\s*gene_name "([^"]*)"\s*(?=;|$)', names)
         for name in ("transcript_id", "gene_id"):
-            if re.search(rf'(?:^|[;\s]){name}(?:\s|"|$)', names, re.ASCII):
-                one = re.search(rf'(?:^|[;\s]){name}[ \t]+(?:"([^"]*)"|([^";\s]+))[ \t]*(?:;|$)', names)
-                if one is None:
+            if n_said := len(re.findall(rf'(?:^|[;\s]){name}(?=\s|"|$)', names, re.ASCII)):
+                pairs = re.findall(rf'(?:^|[;\s]){name}[ \t]+(?:"([^"]*)"|([^";\s]+))[ \t]*(?=;|$)', names)
+                if len(pairs) != n_said or len(set(pairs)) != 1:
                     return None
-                values[name] = one[1] if one[1] is not None else one[2]
+                values[name] = pairs[0][0] or pairs[0][1]
         identifier = values.get("transcript_id")
         numbers = re.fullmatch(r"[0-9]{1,18} [0-9]{1,18}", f"{start} {end}") and 0 < int(start) <= int(end)
         if not identifier or CONTROL.search(line) or not numbers or strand not in ("+", "-", ".", "?"):
@@ -193,7 +193,7 @@ def plain_gtf(data: bytes) -> dict[str, dict[str, Any]] | None:
         one = found.setdefault(identifier, {"exon": [], "CDS": [], "whole": [], "places": set(), "genes": set()})
         one["places"].add((contig, strand))
         one["genes"].add(values.get("gene_id") or identifier)
-        one.setdefault("names", set()).add((name_said and name_said[1]) or None)
+        one.setdefault("names", set()).update(names_said or [None])
         kind = "whole" if feature in ("transcript", "mRNA") else feature
         one.setdefault(kind, []).append((int(start) - 1, int(end)))
     return found

@@ -80,6 +80,8 @@ def test_real_expression_equals_a_plain_reading(shared_data: Callable[[str], Pat
         ("t2\tg", "t\r2\tg", "line 5: '.r' is no text"),
         ("3\t4\n", "9" * 5000 + "\t4\n", "line 2: '999"),
         ("3\t4\n", "3\t4\t0\n", "line 2: '3.t4.t0' instead of the numbers"),
+        ("3\t4\n", "3\t4\r\r\n", "line 2: '.r' is no text"),
+        ("3\t4\n", "3\t٤\n", "line 2: '3.t٤' instead of the numbers"),
         ("s1\ts2", "s1\t", "sample column 2 has no name"),
         ("t2\tg", "\tg", "line 5: no transcript ID"),
         ("t2\tg", "t\udce9\tg", "line 5: .*UTF-8"),
@@ -92,8 +94,8 @@ def test_real_expression_equals_a_plain_reading(shared_data: Callable[[str], Pat
     ids=[
         "short", "long", "nan", "negative", "infinite", "word", "empty", "twice", "rows", "samples", "sizes",
         "sample-twice", "strangers", "underscore", "space", "huge", "cr-in-number", "cr-in-id", "huge-size",
-        "three-sizes", "no-sample-name", "no-id", "latin-1", "latin-1-sample", "version", "nothing",
-        "cut-header", "no-samples",
+        "three-sizes", "cr-in-sizes", "other-digits", "no-sample-name", "no-id", "latin-1", "latin-1-sample",
+        "version", "nothing", "cut-header", "no-samples",
     ],
 )  # fmt: skip
 def test_a_wrong_gct_gives_one_line(tmp_path: Path, attributes: Path, old: str, new: str, message: str) -> None:
