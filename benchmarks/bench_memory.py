@@ -16,34 +16,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from random_store import draw_lengths, random_spec
+from random_store import FreeEncoder, random_records
 from report import Result, add_json_option, report
 
 from embedcache.build import build_cache
-from embedcache.sequences import SequenceRecord
 from embedcache.store import EmbeddingStore
 
 BATCH = 64
 FLAT = 1.1
 """Largest ratio of peaks, 4x over 1x, that counts as flat."""
-
-
-class FreeEncoder:
-    """Rows of one random block: as many as there are letters."""
-
-    def __init__(self, width: int) -> None:
-        self.spec = random_spec(width)
-        self._block = np.random.default_rng(0).standard_normal((2048, width), np.float32)
-
-    def encode(self, sequences: Sequence[str]) -> list[np.ndarray]:  # noqa: D102
-        return [self._block[: len(sequence)] for sequence in sequences]
 
 
 def main() -> None:
@@ -90,14 +77,6 @@ def run_child(work: str, store: str, megabytes: int, width: int) -> list[float]:
 def build(store: str, megabytes: int, width: int) -> str:
     build_cache(random_records(megabytes, width), FreeEncoder(width), store)
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}"
-
-
-def random_records(megabytes: int, width: int) -> Iterator[SequenceRecord]:
-    rng = np.random.default_rng(0)
-    for i, length in enumerate(draw_lengths(megabytes * 10**6, width)):
-        yield SequenceRecord(
-            str(i), rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), length).tobytes().decode("utf-32"), "protein"
-        )
 
 
 def read(name: str, megabytes: int, width: int) -> str:

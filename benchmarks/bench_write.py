@@ -19,7 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import zarr
-from random_store import SHARD_BYTES, draw_lengths, files_below, random_spec, random_tasks, spread
+from random_store import SHARD_BYTES, draw_lengths, random_spec, random_tasks, spread
 from report import Result, add_json_option, report
 
 from embedcache.store import commit_task, create_store, write_index
@@ -67,9 +67,7 @@ def compare(directory: Path, width: int, tasks: list[Task]) -> list[Result]:
         bar, moonshot = (0.65, 0.8) if name == names[1] else (None, None)
         what = f"writing, width {width}: rate over {name}"
         results.append(Result(what, statistics.median(ratios), bar, moonshot, note=spread(ratios)))
-    n_files = len(files_below(directory / "store")) * 100e9 / size
-    what = f"files for 100 GB of embeddings, width {width}"
-    return [*results, Result(what, round(n_files), 3500, 800, better="lower")]
+    return results
 
 
 def by_append(path: Path) -> Callable[[Task], None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.encoders.spec import EncoderSpec
+from embedcache.sequences import SequenceRecord
 from embedcache.store import commit_task, create_store, write_index
 
 SHARD_BYTES = 64 << 20
@@ -56,6 +57,25 @@ def random_tasks(lengths: Sequence[int], width: int, seed: int = 0) -> Iterator[
         task.append((i.to_bytes(16, "big"), rows))
         n_bytes += rows.nbytes
     yield task
+
+
+class FreeEncoder:
+    """Rows of one random block: as many as there are letters."""
+
+    def __init__(self, width: int) -> None:
+        self.spec = random_spec(width)
+        self._block = np.random.default_rng(0).standard_normal((2048, width), np.float32)
+
+    def encode(self, sequences: Sequence[str]) -> list[np.ndarray]:  # noqa: D102
+        return [self._block[: len(sequence)] for sequence in sequences]
+
+
+def random_records(megabytes: int, width: int) -> Iterator[SequenceRecord]:
+    rng = np.random.default_rng(0)
+    for i, length in enumerate(draw_lengths(megabytes * 10**6, width)):
+        yield SequenceRecord(
+            str(i), rng.choice(list("ACDEFGHIKLMNPQRSTVWY"), length).tobytes().decode("utf-32"), "protein"
+        )
 
 
 def write_store(root: Path, flat: Path, lengths: Sequence[int], width: int) -> None:

@@ -24,7 +24,7 @@ class Result:
     what: str
     """What was measured over what, with its unit if it is no ratio."""
     measured: float | None
-    """None where it could not be measured; ``note`` says why, and the bar does not hold."""
+    """None where it could not be measured; ``note`` says why."""
     bar: float | None = None
     """None for a figure that has no bar."""
     moonshot: float | None = None
@@ -40,10 +40,10 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """``moonshot``, ``yes``, ``NO``, or nothing where there is no bar."""
-        if self.reaches(self.moonshot):
-            return "moonshot"
-        return "" if self.bar is None else "yes" if self.reaches(self.bar) else "NO"
+        """``moonshot``, ``yes``, ``NO``, or nothing where there is no bar or no figure."""
+        if self.bar is None or self.measured is None:
+            return ""
+        return "moonshot" if self.reaches(self.moonshot) else "yes" if self.reaches(self.bar) else "NO"
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
@@ -71,17 +71,19 @@ def read_json(output: str) -> list[Result]:
         raise ValueError(f"the last line is no list of results: {lines[-1:]}") from error
 
 
-def table(results: Iterable[Result]) -> str:
-    """Lines of ``what | measured | bar | moonshot | holds?``, as Markdown."""
-    head = ["what", "measured", "bar", "moonshot", "holds?"]
+def table(results: Iterable[Result], *, is_padded: bool = True, has_bars: bool = True) -> str:
+    """Lines of ``what | bar | moonshot | measured | holds?`` as Markdown; padded ones are easier to read unrendered."""
+    head = ["what", "bar", "moonshot", "measured", "holds?"]
     rows = [head, ["---"] * len(head)]
     for result in results:
         sign = ">= " if result.better == "higher" else "<= "
         aims = ["" if aim is None else sign + _text(aim) for aim in (result.bar, result.moonshot)]
         found = "not measured" if result.measured is None else _text(result.measured)
         measured = f"{found} ({result.note})" if result.note else found
-        rows.append([result.what, measured, *aims, result.verdict])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        rows.append([result.what, *aims, measured, result.verdict])
+    if not has_bars:
+        rows = [[row[0], row[3]] for row in rows]
+    widths = [max(len(row[i]) for row in rows) if is_padded else 0 for i in range(len(rows[0]))]
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
     )
