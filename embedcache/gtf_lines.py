@@ -104,10 +104,11 @@ def _check_encoding(where: str, text: str) -> None:
 
 def _refuse_two(where: str, name: str, *values: str) -> None:
     """A line that gives one name two values means one of them, and nobody knows which."""
-    if other := next((value for value in values if value != values[0]), ""):
-        raise InvalidInputError(
-            f"{where}: {name} comes twice, as {values[0]!r} and {other!r}. Remove the wrong one, or copy the file again."
-        )
+    for other in values:
+        if other != values[0]:
+            raise InvalidInputError(
+                f"{where}: {name} comes twice, as {values[0]!r} and {other!r}. Remove the wrong one, or copy it again."
+            )
 
 
 def _gene(where: str, attributes: str) -> str:

@@ -77,6 +77,7 @@ def test_a_transcript_without_gene_is_counted_as_a_gene_of_its_own(tmp_path: Pat
         (GOOD.replace(";\n", ';gene_id "h";\n'), "line 1: gene_id comes twice, as 'g' and 'h'"),
         (GOOD.replace(";\n", "; transcript_id u;\n"), "line 1: transcript_id comes twice, as 't' and 'u'"),
         (GOOD.replace(";\n", '; gene_name "N"; gene_name "M";\n'), "line 1: gene_name comes twice, as 'N' and 'M'"),
+        (GOOD.replace(";\n", '; gene_id "";\n'), "line 1: gene_id comes twice, as 'g' and ''"),
         (GOOD.replace('"t"', '"t\0"'), "line 1: '.x00' is no text"),
         (GOOD.replace("one", "o\u200be"), "line 1: 'o.u200be' is no name"),
         (GOOD + LINE.format(20, 29, "x", "g", "t"), "line 2: transcript 't' has strand 'x'"),
@@ -92,7 +93,7 @@ def test_a_transcript_without_gene_is_counted_as_a_gene_of_its_own(tmp_path: Pat
         (LINE.format(1, 9, ".", "g", "t"), "no transcript that can be used.*1 transcript without strand"),
     ],
     ids=["ten-fields", "open-quote", "close-quote", "id-quote", "name-quote", "two-genes", "two-ids",
-         "two-names", "nul", "invisible", "late-strand",
+         "two-names", "gene-and-none", "nul", "invisible", "late-strand",
          "phase", "huge", "bounds", "underscore", "other-digits", "strand", "latin-1", "utf-16", "doubled",
          "no-strand"],
 )  # fmt: skip
