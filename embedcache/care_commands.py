@@ -1,16 +1,18 @@
 """The subcommands that look after a cache. Each one translates its options and calls one public function."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from embedcache.encoders.spec import StoreDtype
+from embedcache.errors import InvalidSettingError
 from embedcache.options import CacheOption, JsonOption
 from embedcache.sequences import Modality
 
-__all__ = ["convert", "encoders", "gc", "info", "merge", "verify"]
+__all__ = ["convert", "encoders", "gc", "info", "merge", "remove", "verify"]
 
 EncoderOption = Annotated[
     str | None,
@@ -111,3 +113,27 @@ def merge(
     report = merge_caches(sources, cache, dataset=dataset)
     print(json.dumps(report.to_json(), indent=1) if as_json else report)
     report.raise_if_incomplete()
+
+
+def remove(
+    modality: Annotated[Modality, typer.Option(help="Of the store to remove.")],
+    encoder: Annotated[str, typer.Option(help="Which one: the name of its encoder or, of several, its directory.")],
+    cache: CacheOption = "cache",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove one store, with all its embeddings, for ever; refused while somebody builds it.
+
+    To keep a part of it, first `embedcache merge --dataset` into another cache.
+    """
+    from embedcache.remove import describe_removal, remove_store
+    from embedcache.store.find import find_store
+
+    store = find_store(cache, modality, encoder)
+    if not yes:
+        print(describe_removal(store), file=sys.stderr)
+        if not sys.stdin.isatty():
+            raise InvalidSettingError("Nothing was removed: there is no terminal to ask on. Add --yes.")
+        typer.confirm("Remove it for ever?", abort=True)
+    removal = remove_store(store)
+    print(json.dumps(removal.to_json(), indent=1) if as_json else removal)

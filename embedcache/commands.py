@@ -3,7 +3,7 @@
 import typer
 
 from embedcache.build_commands import build, estimate, worker
-from embedcache.care_commands import convert, encoders, gc, info, merge, verify
+from embedcache.care_commands import convert, encoders, gc, info, merge, remove, verify
 from embedcache.exchange.commands import export_command, import_command
 from embedcache.prepare.commands import app as prepare_app
 
@@ -15,7 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(prepare_app, name="prepare")
-for command in (build, worker, estimate, info, encoders, verify, gc, convert, merge):
+for command in (build, worker, estimate, info, encoders, verify, gc, convert, merge, remove):
     app.command()(command)
 app.command("export")(export_command)
 app.command("import")(import_command)

@@ -194,8 +194,8 @@ def repair_store(root: str | Place, check: StoreCheck) -> int:
         return 0
     if workers := living_holders(files):
         raise CacheError(
-            f"{root} is in the hands of {len(workers)} workers that build it, such as {workers[0].name}, and nothing "
-            "was withdrawn. Wait until they are done or stop them, then run the same command again."
+            f"{root} is in the hands of {len({one.worker for one in workers})} workers that build it, and nothing was "
+            "withdrawn. Wait until they are done or stop them, then run the same command again."
         )
     if check.mean:
         tasks |= set(committed_tasks(files))

@@ -8,7 +8,7 @@ import numpy as np
 
 from embedcache.place import Place
 from embedcache.store.files import Files, FileStatus, open_files
-from embedcache.store.holders import find_holders, place_clock
+from embedcache.store.holders import find_holders, guess_clock, place_clock
 from embedcache.store.index import committed_tasks, read_records
 from embedcache.store.layout import read_layout
 from embedcache.store.leases import FOLDER
@@ -36,7 +36,7 @@ class Garbage:
     spared: int
     """Files that are too young to be removed."""
     workers: int
-    """Leases of workers that are alive. With any, shards and temporary files are spared for 12 hours at least."""
+    """Workers that are alive. With any, shards and temporary files are spared for 12 hours at least."""
     dry_run: bool
     """Nothing was removed."""
 
@@ -46,7 +46,7 @@ class Garbage:
 
     def __str__(self) -> str:
         done = "would remove" if self.dry_run else "removed"
-        workers = f"; {self.workers} leases of workers that are alive" if self.workers else ""
+        workers = f"; {self.workers} workers are alive" if self.workers else ""
         return (
             f"{self.store}: {done} {self.shards} orphan shards, {self.temporary_files} temporary files, "
             f"{self.claims} expired claims and {self.plans} plans that are done, {self.size_bytes:,} bytes; "
@@ -74,7 +74,7 @@ def collect_garbage(
     """
     files = open_files(root)
     read_layout(files)
-    now = place_clock(files)  # what is written from here on is younger than that
+    now = guess_clock(files) if dry_run else place_clock(files)  # what is written from here on is younger than that
     orphans, temporary, plans = find_orphans(files), files.temporaries(), _finished_plans(files)
     leases, over, workers = _expired_leases(files, now, older_than_hours)
     # somebody who works may be about to commit what was asked to be removed so early
@@ -105,7 +105,7 @@ def _older(found: dict[str, FileStatus], now: float, hours: float) -> dict[str, 
 
 
 def _expired_leases(files: Files, now: float, hours: float) -> tuple[int, dict[str, FileStatus], int]:
-    """How many leases have no living worker, those to remove, and how many have one.
+    """How many leases have no living worker, those of them to remove, and how many workers live.
 
     A lease of a committed task is of no use. Others tell the next attempt that one died, until they are old.
     """
@@ -113,7 +113,8 @@ def _expired_leases(files: Files, now: float, hours: float) -> tuple[int, dict[s
     holders = find_holders(files, now)
     dead = [one for one in holders if not one.is_alive]
     over = [one for one in dead if one.task in committed or one.age_seconds >= hours * 3600]
-    return len(dead), {one.name: statuses[one.name] for one in over if one.name in statuses}, len(holders) - len(dead)
+    living = {one.worker for one in holders if one.is_alive}
+    return len(dead), {one.name: statuses[one.name] for one in over if one.name in statuses}, len(living)
 
 
 def _finished_plans(files: Files) -> dict[str, FileStatus]:

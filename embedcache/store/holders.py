@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from embedcache.store.files import Files
 from embedcache.store.leases import FOLDER
 from embedcache.store.processes import is_gone, this_process
 
-__all__ = ["Holder", "find_holders", "living_holders", "place_clock"]
+__all__ = ["Holder", "find_holders", "guess_clock", "living_holders", "place_clock"]
 
 ALIVE_SECONDS = 300.0
 """A lease that was written so lately belongs to a worker that lives; a heartbeat comes every 15 seconds."""
@@ -28,8 +29,8 @@ class Holder:
     age_seconds: float
     is_alive: bool
     """Seen to run on this machine, or, if it runs elsewhere, heard of lately."""
-    process: str
-    """Its number if it is one of this machine; else empty."""
+    worker: str
+    """What tells its process from all others; one may hold several leases."""
 
 
 def find_holders(files: Files, now: float) -> list[Holder]:
@@ -45,7 +46,8 @@ def find_holders(files: Files, now: float) -> list[Holder]:
             body, age = _read(files, name), now - status.modified
             runs_here = body.get("machine") == this_process().get("machine", "") and not is_gone(body)
             is_alive = runs_here or (age < ALIVE_SECONDS and not is_gone(body))
-            found.append(Holder(name, match["task"], age, is_alive, str(body.get("pid")) if runs_here else ""))
+            known = [str(body[part]) for part in ("machine", "pid", "start") if part in body]
+            found.append(Holder(name, match["task"], age, is_alive, " ".join(known) or name))
     return found
 
 
@@ -62,6 +64,14 @@ def _read(files: Files, name: str) -> dict[str, Any]:
     except (FileNotFoundError, ValueError, RecursionError):  # removed meanwhile, or torn by a power cut
         return {}
     return body if isinstance(body, dict) else {}
+
+
+def guess_clock(files: Files) -> float:
+    """As ``place_clock``; where nothing can be written, which is no error of one who only looks, our own clock."""
+    try:
+        return place_clock(files)
+    except CacheError:
+        return time.time()
 
 
 def place_clock(files: Files) -> float:
