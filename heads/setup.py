@@ -104,6 +104,7 @@ def describe(study: Study, cache: Place, model: ModelConfig, config: TrainConfig
         "model": model.to_json(),
         "training": config.to_json(),
         "encoders": encoders,
+        "specs": {modality: source.store.spec.to_json() for modality, source in study.sources.items()},
         "dataset": {
             "path": str(study.dataset.path.absolute()),
             "digest": study.dataset.digest,

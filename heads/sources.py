@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedcache.dataset import Dataset
-from embedcache.encoders.cards import CARDS
-from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheIncompleteError, InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.place import Place
 from embedcache.ragged import Ragged
 from embedcache.sequences import MODALITIES, Modality
 from embedcache.store import EmbeddingStore, find_store
+from heads.mending import how_to_fill
 from heads.pooling import mean_tokens
 
 __all__ = ["AbsentSource", "CachedSource", "TokenSource", "open_sources"]
@@ -59,7 +58,7 @@ class CachedSource:
     Args:
         store: Embeddings by sequence key.
         keys: Key of each row of the dataset, None where it lacks the modality.
-        mend: What a user runs when sequences are missing.
+        mend: A sentence for the error: how to bring in what is missing.
 
     Raises:
         CacheIncompleteError: Sequences of the dataset are not in the store.
@@ -76,8 +75,7 @@ class CachedSource:
         if lost:
             total = len({key for key in keys if key is not None})
             raise CacheIncompleteError(
-                f"{store.root} lacks {len(lost)} of {total} {store.spec.modality} sequences of this dataset. "
-                f"Run `{mend}`."
+                f"{store.root} lacks {len(lost)} of {total} {store.spec.modality} sequences of this dataset. {mend}"
             )
         self.lengths: Rows = np.zeros(len(keys), dtype=np.int64)
         self.lengths[present] = store.lengths[self.positions[present]]
@@ -170,30 +168,5 @@ def open_sources(
             )
         chosen = encoders.get(modality) or dataset.encoder(modality)
         store = EmbeddingStore.open(find_store(cache, modality, chosen))
-        mend = build_command(dataset, cache, store.spec)
-        sources[modality] = CachedSource(store, dataset.keys(modality), mend)
+        sources[modality] = CachedSource(store, dataset.keys(modality), how_to_fill(store.spec, dataset.path, cache))
     return sources
-
-
-def build_command(dataset: Dataset, cache: str | Place, spec: EncoderSpec) -> str:
-    """The command that fills a store: with all that its spec has and the encoder's defaults have not."""
-    name, flags = spec.name, []
-    if spec.weights.startswith("seed:"):
-        seed = spec.weights.removeprefix("seed:")
-        for suffix in (f"-random{seed}", f"-seed{seed}"):
-            if name.endswith(suffix):
-                name, flags = name.removesuffix(suffix), ["--random-init", seed]
-    limit = CARDS[name].max_tokens if name in CARDS else 0
-    usual = CARDS[name].crops.get(spec.modality, "error") if limit else "error"
-    settings = {
-        "layer": (spec.layer, -1),
-        "pooling": (spec.pooling, "none"),
-        "dtype": (spec.compute_dtype, "float32"),
-        "store-dtype": (spec.store_dtype, "float16"),
-        "max-tokens": (spec.max_tokens, limit),
-        "crop": (spec.crop, usual),
-        "overlap": (spec.overlap, spec.max_tokens // 4 if spec.crop == "windows" else 0),
-    }
-    flags += [f"--{option} {value}" for option, (value, default) in settings.items() if value != default]
-    fixed = f"embedcache build --modality {spec.modality} --encoder {name}"
-    return " ".join([fixed, *flags, f"--dataset {dataset.path} --cache {cache}"])

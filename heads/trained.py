@@ -8,19 +8,21 @@ from typing import Any
 import torch
 
 from embedcache.dataset import Dataset, read_dataset
-from embedcache.errors import CacheMismatchError, InvalidInputError
+from embedcache.encoders.spec import EncoderSpec
+from embedcache.errors import CacheError, CacheMismatchError, InvalidInputError
 from embedcache.place import Place
 from embedcache.sequences import Modality
-from embedcache.store import EmbeddingStore, find_store, list_stores
+from embedcache.store import EmbeddingStore, list_stores
 from heads.checkpoint import CheckpointError, read_tensors
 from heads.config import ModelConfig, TrainConfig
 from heads.directory import RunDirectory
 from heads.inference import choose_device
+from heads.mending import how_to_fill
 from heads.model import ExpressionModel
 from heads.rng import PrivateRng
 from heads.scaling import TissueScaler
 from heads.setup import Study, open_study
-from heads.sources import AbsentSource, CachedSource, TokenSource, build_command
+from heads.sources import AbsentSource, CachedSource, TokenSource
 
 __all__ = ["TrainedRun", "load_trained"]
 
@@ -57,7 +59,7 @@ class TrainedRun:
                 f"{wanted[:12]}. Give the dataset that the run was trained on, or train a run on this one."
             )
         cache = cache or str(self.description["cache"])
-        encoders = {m: self.find_store(cache, m).name for m in self.model.config.modalities}
+        encoders = {m: self.find_store(path, cache, m).name for m in self.model.config.modalities}
         study = open_study(path, cache, self.model.config, encoders)
         assert study.scaler == self.scaler, "the same training rows give the same scaler"
         return study
@@ -73,26 +75,33 @@ class TrainedRun:
         for modality in self.model.config.modalities:
             encoder = self.description["encoders"][modality]
             if modality in dataset.modalities:
-                store = EmbeddingStore.open(self.find_store(cache, modality))
-                mend = build_command(dataset, cache, store.spec)
+                store = EmbeddingStore.open(self.find_store(dataset.path, cache, modality))
+                mend = how_to_fill(store.spec, dataset.path, cache)
                 sources[modality] = CachedSource(store, dataset.keys(modality), mend)
             else:
                 sources[modality] = AbsentSource(encoder["width"], len(dataset.samples))
         return sources
 
-    def find_store(self, cache: str | Place, modality: Modality) -> Place:
-        """The store in a cache whose encoder is the run's, by digest."""
+    def find_store(self, dataset: Path, cache: str | Place, modality: Modality) -> Place:
+        """The very store of the run in a cache, or in another cache the one of the same spec.
+
+        Raises:
+            CacheError: The cache has no store of this modality.
+            CacheMismatchError: It has others only.
+        """
         encoder = self.description["encoders"][modality]
-        for path in list_stores(cache, modality):
+        others = list(list_stores(cache, modality))
+        for path in others:
             if path.name.endswith(encoder["digest"]) and EmbeddingStore.open(path).spec.digest == encoder["digest"]:
                 return path
-        others = [path.name for path in list_stores(cache, modality)]
+        mend = "Build that store there."
+        if found := self.description.get("specs", {}).get(modality):  # the first runs did not keep it
+            mend = how_to_fill(EncoderSpec.from_json(found, str(self.directory.config)), dataset, cache)
         if not others:
-            return find_store(cache, modality, encoder["directory"])  # says that nothing was built
+            raise CacheError(f"{cache} holds no {modality} embeddings. {mend}")
         raise CacheMismatchError(
-            f"{cache} has {modality} embeddings of {', '.join(others)}; {self.directory.path} was trained on "
-            f"{encoder['directory']}. Run `embedcache build --modality {modality} --encoder {encoder['name']}` with "
-            "the settings of that store."
+            f"{cache} has {modality} embeddings of {', '.join(path.name for path in others)}; {self.directory.path} "
+            f"was trained on {encoder['directory']}. {mend}"
         )
 
 

@@ -10,7 +10,9 @@ from fakes import FakeEncoder
 from embedcache.build import build_cache
 from embedcache.dataset import Dataset
 from embedcache.dataset_write import write_dataset
+from embedcache.encoders.windows import WindowedEncoder
 from embedcache.sequences import MODALITIES, Modality, SequenceRecord, sequence_key
+from embedcache.store import EmbeddingStore, list_stores, store_path
 from heads.splits import split_by_gene
 
 WIDTHS: dict[Modality, int] = {"dna": 8, "rna": 16, "protein": 12}
@@ -68,11 +70,24 @@ def make_dataset(
     return write_dataset(path, info=info, samples=samples, targets=table, sequences=sequences)
 
 
-def fill_cache(cache: Path, dataset: Dataset, **changes: object) -> None:
+def fill_cache(cache: Path | str, dataset: Dataset, **changes: object) -> Path | str:
+    """A store of each modality with the settings given."""
     for modality in dataset.modalities:
-        encoder = FakeEncoder(name=f"tiny-{modality}", modality=modality, width=WIDTHS[modality], **changes)
-        records = [SequenceRecord(key.hex(), sequence, modality) for key, sequence in dataset.sequences(modality)]
-        build_cache(records, encoder, cache / modality / encoder.spec.directory)
+        fake = FakeEncoder(name=f"tiny-{modality}", modality=modality, width=WIDTHS[modality], **changes)
+        encoder = WindowedEncoder(fake) if fake.spec.crop == "windows" else fake
+        build_cache(records_of(dataset, modality), encoder, store_path(cache, fake.spec))
+    return cache
+
+
+def records_of(dataset: Dataset, modality: Modality) -> list[SequenceRecord]:
+    return [SequenceRecord(key.hex(), sequence, modality) for key, sequence in dataset.sequences(modality)]
+
+
+def store_name(cache: Path | str, modality: Modality, **fields: str) -> str:
+    """The only store whose spec has these fields."""
+    specs = {place.name: EmbeddingStore(place).spec for place in list_stores(cache, modality)}
+    (name,) = [name for name, spec in specs.items() if all(getattr(spec, k) == v for k, v in fields.items())]
+    return name
 
 
 def make_study(path: Path, **options: object) -> FakeStudy:
