@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brittle import CARD, DEADLY, RAISING, SECONDS, check_embedded, make_proteins
+from brittle import (
+    CARD,
+    DEADLY,
+    RAISING,
+    SECONDS,
+    brittle_job,
+    check_embedded,
+    command,
+    commits,
+    finish,
+    lease_pids,
+    make_proteins,
+    use_brittle,
+    wait_for,
+)
 
 from embedcache.encoders.registry import CARDS, card, register_encoder
 from embedcache.engines import WorkerEnd, run_build
@@ -21,40 +33,10 @@ from embedcache.errors import CacheError, InvalidInputError, InvalidSettingError
 from embedcache.interrupt import StoppedError
 from embedcache.job import BuildJob, prepare_job
 
-HERE = Path(__file__).parent
-
 
 @pytest.fixture(autouse=True)
 def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``brittle`` is found by whoever needs it, as a user would have it found."""
-    monkeypatch.setenv("EMBEDCACHE_ENCODERS", "brittle:CARD")
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
-
-
-def brittle_job(path: Path, **settings: Any) -> BuildJob:
-    return BuildJob(dataset=path / "dataset", cache=path / "cache", modality="protein", device="cpu", **settings)
-
-
-def command(path: Path, *words: str) -> "subprocess.Popen[str]":
-    code = "import cli; cli.embedcache()"
-    line = [sys.executable, "-c", code, *words, "--modality", "protein", "--device", "cpu"]
-    return subprocess.Popen(line, cwd=path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def commits(path: Path) -> int:
-    return len(list(path.glob("cache/protein/*/commits/*")))
-
-
-def wait_for(condition: Any, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.02)
+    use_brittle(monkeypatch)
 
 
 @dataclass
@@ -152,8 +134,8 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
     monkeypatch.setenv(SECONDS, "0.01")
 
     def kill() -> None:
-        wait_for(lambda: commits(tmp_path) > 1)
-        os.kill(children()[0], signal.SIGKILL)
+        wait_for(lambda: commits(tmp_path) > 1 and lease_pids(tmp_path))
+        os.kill(lease_pids(tmp_path)[0], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -162,13 +144,6 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
     assert "was lost (signal 9)" in caplog.text
     assert report.distinct == len({one.sequence for one in records}) and not report.skipped
     check_embedded(tmp_path / "cache", records)
-
-
-def children() -> list[int]:
-    """The workers of this process."""
-    import multiprocessing
-
-    return [one.pid for one in multiprocessing.active_children() if one.pid is not None]
 
 
 @pytest.mark.slow
