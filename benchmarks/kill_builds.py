@@ -20,6 +20,7 @@ import argparse
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -109,22 +110,21 @@ class Build:
                 return
             time.sleep(0.01)
 
-    def kill(self, victims: list[BaseProcess]) -> None:
-        """Kill workers, and look what that did."""
+    def kill(self, victims: list[BaseProcess]) -> int:
+        """Kill workers, and look what that did. How many had not ended by themselves."""
         for worker in victims:
             worker.kill()
         for worker in victims:
             worker.join()
-            self.workers.remove(worker)
-            if worker.exitcode == 0:  # it ended by itself a moment ago
-                continue
-            assert worker.pid is not None
-            self.killed.append(worker.pid)
-            self.tally.kills += 1
+        killed = [worker for worker in victims if worker.exitcode == -signal.SIGKILL]
+        self.tally.kills += len(killed)
         self.look()
-        for worker in victims:
-            if worker.exitcode:
-                self.charge(worker.pid or 0)
+        for worker in killed:
+            assert worker.pid is not None
+            self.workers.remove(worker)
+            self.killed.append(worker.pid)
+            self.charge(worker.pid)
+        return len(killed)
 
     def charge(self, pid: int) -> None:
         """What a killed worker took with it."""
@@ -256,10 +256,8 @@ def disturb(build: Build, rng: random.Random, options: argparse.Namespace) -> No
             assert time.monotonic() - moved < LIMIT_SECONDS, "the build does not end"
             continue
         moved = time.monotonic()
-        alive = [worker for worker in alive if worker.is_alive()] or alive
         victims = alive if rng.random() < 0.2 else [rng.choice(alive)]
-        build.kill(victims)
-        for _ in victims:
+        for _ in range(build.kill(victims)):
             build.start()
 
 

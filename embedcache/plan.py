@@ -7,7 +7,7 @@ its length.
 import hashlib
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import IO
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from embedcache.batching import by_length, cut_by_tokens
 from embedcache.encoders.spec import EncoderSpec
-from embedcache.errors import InvalidInputError, InvalidSequenceError
+from embedcache.errors import CacheError, InvalidInputError, InvalidSequenceError
 from embedcache.sequences import SequenceRecord, sequence_key
 from embedcache.store.read import EmbeddingStore
 
@@ -62,8 +62,14 @@ class Plan:
         self.keys.append(key)
         self.ids.append(record_id)
         self.lengths.append(n_tokens)
-        self._letters.write(sequence.encode("ascii"))
+        with _room_for_letters():
+            self._letters.write(sequence.encode("ascii"))
         self._ends.append(self._ends[-1] + len(sequence))
+
+    def flush(self) -> None:
+        """After the last sequence: what is written later would fail at a moment when nobody expects it."""
+        with _room_for_letters():
+            self._letters.flush()
 
     def sequence(self, i: int) -> str:
         """Letters of one sequence."""
@@ -76,6 +82,17 @@ class Plan:
         order = by_length(self.n_tokens[chosen], [self.keys[i] for i in chosen])
         cuts = cut_by_tokens(order, self.n_tokens[chosen], tokens_a_task)
         return [[self.keys[chosen[i]] for i in cut.tolist()] for cut in cuts]
+
+
+@contextmanager
+def _room_for_letters() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CacheError(
+            f"the letters of the sequences to embed cannot be kept in {tempfile.tempdir or 'a temporary file'}: "
+            f"{error.strerror or error}. Free space there, or set TMPDIR to another folder."
+        ) from error
 
 
 @contextmanager
@@ -96,8 +113,9 @@ def make_plan(
     Raises:
         InvalidSequenceError: A sequence is over the encoder's limit and no crop was chosen.
         InvalidInputError: A record is of another modality.
+        CacheError: The folder of temporary files is full.
     """
-    with tempfile.TemporaryFile() as letters:
+    with _letters_file() as letters:
         plan, seen, stream = Plan(letters), set[bytes](), iter(records)
         while some := list(islice(stream, RECORDS_AT_A_TIME)):
             fresh = list(_unseen(some, spec, seen, plan))
@@ -109,8 +127,20 @@ def make_plan(
                     plan.given_up[key] = record.id
                 elif is_absent:
                     _add(plan, spec, key, record)
+        plan.flush()
         plan.work = hashlib.blake2b(b"".join(sorted(seen)), digest_size=16).hexdigest()
         yield plan
+
+
+@contextmanager
+def _letters_file() -> Iterator[IO[bytes]]:
+    with _room_for_letters():
+        letters = tempfile.TemporaryFile()  # noqa: SIM115  to close it can fail, see below
+    try:
+        yield letters
+    finally:
+        with suppress(OSError):  # letters that found no room: told before, and of no use any more
+            letters.close()
 
 
 def _unseen(

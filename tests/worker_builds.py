@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from numpy.typing import NDArray
 import embedcache.store.leases as leases_module
 import embedcache.store.objects  # noqa: F401  here, and not in each worker
 from embedcache.build import build_products
+from embedcache.errors import EmbedCacheError
 from embedcache.place import parse_place
 from embedcache.products import Product
 from embedcache.store.quarantine import Poisoned
 
 SHARD_BYTES = 1 << 14
+TOLD = 5
+"""Exit status of a worker that told an error in one line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +62,9 @@ class Notes(FakeEncoder):
         self.job = job
 
     def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
-        with (self.job.notes / str(os.getpid())).open("a") as file:
-            file.write("".join(f"{one}\n" for one in sequences))
+        if self.job.most_bytes is None:
+            with (self.job.notes / str(os.getpid())).open("a") as file:
+                file.write("".join(f"{one}\n" for one in sequences))
         if self.job.kills.intersection(sequences):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(self.job.pause)
@@ -111,7 +116,10 @@ def start(job: Job) -> BaseProcess:
 
 def _work(job: Job, cloud: dict[str, str]) -> None:
     os.environ.update(cloud)  # the server may have been started before there was an object store
-    build(job)
+    try:
+        build(job)
+    except EmbedCacheError:
+        sys.exit(TOLD)  # told by no line: a process that may not write a file may not be able to say so
 
 
 def begun(notes: Path) -> list[str]:
