@@ -20,11 +20,20 @@ EncoderOption = Annotated[
 ]
 
 
-def info(cache: CacheOption = "cache", as_json: JsonOption = False) -> None:
-    """List the stores of a cache."""
+def info(
+    cache: CacheOption = "cache",
+    dataset: Annotated[
+        Path | None, typer.Option(help="Also tell what each store has of this dataset, and what repeats saved.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the stores of a cache: what each holds, what rounding cost, when it was last written and by whom now.
+
+    ``rounding`` is the length of the error over the length of the embeddings, measured when they were written.
+    """
     from embedcache.info import describe_cache, format_cache
 
-    stores = describe_cache(cache)
+    stores = describe_cache(cache, dataset=dataset)
     print(json.dumps([store.to_json() for store in stores], indent=1) if as_json else format_cache(stores))
 
 

@@ -5,14 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_study import fill_cache, make_dataset, make_study
 from fakes import FakeEncoder, random_records
 
 from embedcache.build import build_cache
 from embedcache.care import verify_cache
+from embedcache.dataset import read_dataset
 from embedcache.errors import CacheDamagedError, CacheError
-from embedcache.store import EmbeddingStore, commit_task, create_store, store_path
+from embedcache.remove import remove_store
+from embedcache.store import EmbeddingStore, commit_task, create_store, list_stores, store_path
 from embedcache.store.care import check_store, repair_store
+from embedcache.store.files import open_files
 from embedcache.store.garbage import collect_garbage
+from embedcache.store.leases import Attempt, Leases
+from embedcache.store.quarantine import Poisoned, quarantine
+from embedcache.store.tasks import read_plans
 
 SHARD_BYTES = 1 << 14
 
@@ -77,6 +84,83 @@ def test_verify_tells_damage_by_its_exit_and_repairs_on_request(root: Path) -> N
     assert report.repaired == 1 and "build" in str(report)
     with pytest.raises(CacheError, match="does not exist"):
         verify_cache(cache / "none")
+
+
+def test_with_a_dataset_damage_and_absence_are_told_by_transcript(tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_genes=12)
+    dataset = read_dataset(study.dataset)
+    root = next(iter(list_stores(study.cache, "dna")))
+    verify_cache(study.cache, dataset=study.dataset).raise_if_damaged()
+    flip(shard(root, 0), 3)
+    store = EmbeddingStore(root)
+    (wrong,) = [key for position, key in enumerate(store) if position in store.damaged()]
+    named = [
+        name for key, name in zip(dataset.keys("dna"), dataset.samples["transcript_id"], strict=True) if key == wrong
+    ]
+    report = verify_cache(study.cache, dataset=study.dataset)
+    assert report.names == {wrong.hex(): tuple(named)} and f"damaged: {', '.join(named)}" in str(report)
+    assert all(absent.sequences == 0 for absent in report.absent.values())
+    for record in (root / "commits").iterdir():
+        record.write_bytes(b"")  # now nobody knows what it held, but what the dataset lacks is known
+    report = verify_cache(study.cache, dataset=study.dataset)
+    assert report.names == {} and report.absent[str(root)].transcripts == tuple(dataset.samples["transcript_id"])
+    with pytest.raises(CacheDamagedError, match="1 of 3 stores are damaged"):
+        report.raise_if_damaged()
+    with pytest.raises(CacheDamagedError, match="1 stores lack sequences of the dataset"):
+        verify_cache(study.cache, dataset=study.dataset, repair=True).raise_if_damaged()
+
+
+def test_sequences_in_quarantine_are_told_apart_from_those_not_built_yet(tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_genes=6)
+    root = next(iter(list_stores(study.cache, "rna")))
+    keys = list(EmbeddingStore(root))
+    remove_store(root)
+    fill_cache(study.cache, make_dataset(tmp_path / "other", n_genes=1, seed=5))  # the same encoder, other sequences
+    quarantine(open_files(root), keys[0], Poisoned("T0", "out of memory"))
+    quarantine(open_files(root), b"k" * 16, Poisoned("of another dataset", "too long"))
+    absent = verify_cache(study.cache, dataset=study.dataset).absent[str(root)]
+    assert absent.sequences == len(keys) and absent.quarantined == {"T0": "out of memory"}
+    assert f"lacks {len(keys):,} sequences" in str(absent) and "1 of them are in quarantine: T0" in str(absent)
+
+
+def test_the_mean_of_an_int8_store_is_checked_and_without_it_all_is_built_again(tmp_path: Path) -> None:
+    encoder = FakeEncoder(store_dtype="int8")
+    root = store_path(tmp_path, encoder.spec)
+    build_cache(random_records(60), encoder, root, shard_bytes=SHARD_BYTES)
+    whole = {key: rows.tobytes() for key, rows in EmbeddingStore(root).items()}
+    flip(root / "mean.npy", -20)
+    check = check_store(root)
+    assert check.mean == "mean.npy is damaged" and check.is_damaged and "no sequence can be read" in str(check)
+    with pytest.raises(CacheDamagedError, match="1 of 1 stores are damaged"):
+        verify_cache(tmp_path).raise_if_damaged()
+    verify_cache(tmp_path, repair=True).raise_if_damaged()
+    assert len(EmbeddingStore(root)) == 0 and not (root / "mean.npy").exists()
+    build_cache(random_records(60), FakeEncoder(store_dtype="int8"), root)
+    assert {key: rows.tobytes() for key, rows in EmbeddingStore(root).items()} == whole
+
+
+def test_damage_that_costs_nothing_is_told_and_mended(root: Path) -> None:
+    flip(root / "index.npy", 200)
+    (plan,) = read_plans(open_files(root))
+    flip(root / plan, -1)
+    quarantine(open_files(root), b"k" * 16, Poisoned("T0", "too long"))
+    entry = f"claims/quarantine/{(b'k' * 16).hex()}"
+    (root / entry).write_bytes(b"torn")
+    check = check_store(root)
+    assert set(check.harmless) == {"index.npy", plan, entry} and not check.is_damaged
+    assert repair_store(root, check) == 0 and not check_store(root).harmless
+    encoder = FakeEncoder()
+    assert build_cache(random_records(60), encoder, root).computed == 0
+
+
+def test_nothing_is_withdrawn_while_somebody_builds(root: Path) -> None:
+    flip(shard(root, 0), 3)
+    with Leases(open_files(root)) as leases:
+        leases.acquire(Attempt("task", 0, 0, {}))
+        with pytest.raises(CacheError, match="in the hands of 1 workers"):
+            verify_cache(root.parents[1], repair=True)
+        assert len(check_store(root).damages) == 1
+    assert verify_cache(root.parents[1], repair=True).repaired == 1
 
 
 def test_garbage_is_removed_when_it_is_old_and_numbers_are_never_given_again(root: Path) -> None:

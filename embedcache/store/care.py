@@ -1,6 +1,6 @@
 """Caring for a store: find damaged bytes and withdraw what holds them. Needs no torch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,12 @@ def _some(lines: list[str]) -> list[str]:
     return [f"  {line}" for line in (*lines[:SHOWN], *more)]
 
 
-def check_store(root: str | Place) -> StoreCheck:
+def check_store(root: str | Place, moved: Callable[[int], None] | None = None) -> StoreCheck:
     """Read every committed byte of a store and compare its checksum.
+
+    Args:
+        root: Place of the store.
+        moved: Called with the bytes of each shard that was read.
 
     Raises:
         CacheError: There is no store at ``root``.
@@ -97,7 +101,7 @@ def check_store(root: str | Place) -> StoreCheck:
             continue
         sequences += len(entries)
         size_bytes += int(entries["length"].sum()) * layout.row_bytes
-        damages += _check_task(files, layout, task, entries)
+        damages += _check_task(files, layout, task, entries, moved)
     return StoreCheck(
         store=str(root),
         sequences=sequences,
@@ -129,10 +133,14 @@ def _harmless(files: Files) -> dict[str, str]:
     return found
 
 
-def _check_task(files: Files, layout: Layout, task: str, entries: Array) -> Iterator[Damage]:
+def _check_task(
+    files: Files, layout: Layout, task: str, entries: Array, moved: Callable[[int], None] | None
+) -> Iterator[Damage]:
     for shard in np.unique(entries["shard"]).tolist():
         inside = entries[entries["shard"] == shard]
         data = shard_bytes(files, shard)
+        if moved is not None:
+            moved(len(data))
         if not len(data):
             keys = tuple(_hex(entry) for entry in inside)
             yield Damage(task=task, shard=shard, keys=keys, reason=f"shard {shard} is missing, empty or no file")

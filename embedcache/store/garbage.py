@@ -1,6 +1,7 @@
 """Removing from a store what nobody can see any more: the files of lost attempts, and what they said of each other."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,11 +11,11 @@ from embedcache.place import Place
 from embedcache.store.files import Files, FileStatus, open_files
 from embedcache.store.holders import find_holders, guess_clock, place_clock
 from embedcache.store.index import committed_tasks, read_records
-from embedcache.store.layout import read_layout
+from embedcache.store.layout import Array, read_layout
 from embedcache.store.leases import FOLDER
 from embedcache.store.tasks import read_plans
 
-__all__ = ["COLLECT_AFTER_HOURS", "Garbage", "collect_garbage", "find_orphans"]
+__all__ = ["COLLECT_AFTER_HOURS", "Garbage", "collect_garbage", "find_orphans", "orphans_among"]
 
 COLLECT_AFTER_HOURS = 12.0
 """Files that no record names are spared this long: their writer may be about to commit them."""
@@ -136,7 +137,11 @@ def find_orphans(files: Files) -> dict[str, FileStatus]:
     """
     shards = files.statuses("tokens/c")
     # records are read after the files were listed: what was committed in between is then among them
-    entries = read_records(files, committed_tasks(files))
+    return orphans_among(shards, read_records(files, committed_tasks(files)))
+
+
+def orphans_among(shards: Mapping[str, FileStatus], entries: Array) -> dict[str, FileStatus]:
+    """Those shards that no entry of any record is in."""
     used = set(np.unique(entries["shard"]).tolist())
     return {
         name: status
