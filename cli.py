@@ -5,6 +5,7 @@ usage, 3 done but for sequences that the encoder cannot take (they are named), 1
 Ctrl-C, 143 SIGTERM). Anything else is our bug and keeps its traceback.
 """
 
+import io
 import os
 import sys
 
@@ -31,6 +32,9 @@ def heads() -> None:
 def _run(app: typer.Typer) -> None:
     # before torch is imported: threads that spin at barriers made a build ten times slower on two busy cores
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path that is not UTF-8 is shown, not a reason to end
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except StoppedError as error:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -116,9 +116,9 @@ class DatasetWriter:
             self._place.parent.mkdir(parents=True, exist_ok=True)
             remove_abandoned(self._place)
             self._partial, self._lock = make_partial(self._place)
-            self._writer = pq.ParquetWriter(
-                self._partial / "sequences.parquet", _SEQUENCES, compression="zstd", use_dictionary=["modality"]
-            )
+            # files are opened here, for Arrow opens no path that is not UTF-8
+            self._file = (self._partial / "sequences.parquet").open("wb")
+            self._writer = pq.ParquetWriter(self._file, _SEQUENCES, compression="zstd", use_dictionary=["modality"])
         except OSError as error:
             raise self._cannot_write(error) from error
         self._stop.__enter__()
@@ -126,7 +126,7 @@ class DatasetWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Remove what was not finished; a full or failing disk becomes one line."""
-        with suppress(OSError):
+        with suppress(OSError), closing(self._file):
             self._writer.close()
         shutil.rmtree(self._partial, ignore_errors=True)
         os.close(self._lock)
@@ -195,7 +195,8 @@ class DatasetWriter:
             missing = set(samples[f"{modality}_key"].dropna()) - self._keys
             if missing:
                 raise InvalidInputError(f"{len(missing)} {modality} keys of samples have no sequence. Give them all.")
-        self._writer.close()
+        with closing(self._file):
+            self._writer.close()
         _write_tables(self._partial, info, samples, targets)
         try:
             self._partial.rename(self._place)
@@ -258,12 +259,12 @@ def _write_tables(path: Path, info: Mapping[str, Any], samples: pd.DataFrame, ta
     schema = sample_schema()
     # By way of Python objects: a column of nothing but missing values has no type of its own in pandas.
     columns = [_with_none(samples[field.name], field.type) for field in schema]
-    pq.write_table(pa.table(columns, schema=schema), path / "samples.parquet")
+    _write_table(pa.table(columns, schema=schema), path / "samples.parquet")
     tissues = [] if targets is None else [str(name) for name in targets.columns]
     if targets is not None:
         measured = [pa.array(targets.iloc[:, i].astype("float64"), from_pandas=True) for i in range(len(tissues))]
         ids = pa.array(samples["transcript_id"].tolist(), pa.string())
-        pq.write_table(pa.table([ids, *measured], ["transcript_id", *tissues]), path / "targets.parquet")
+        _write_table(pa.table([ids, *measured], ["transcript_id", *tissues]), path / "targets.parquet")
     files = {}
     for file in sorted(path.glob("*.parquet")):
         _flush(file)
@@ -273,6 +274,11 @@ def _write_tables(path: Path, info: Mapping[str, Any], samples: pd.DataFrame, ta
     text = json.dumps({**whole, "sha256": info_digest(whole)}, indent=2, ensure_ascii=False) + "\n"
     (path / "dataset.json").write_text(text, encoding="utf-8")
     _flush(path / "dataset.json")
+
+
+def _write_table(table: pa.Table, path: Path) -> None:
+    with path.open("wb") as file:
+        pq.write_table(table, file)
 
 
 def _with_none(column: "pd.Series[Any]", kind: pa.DataType) -> pa.Array:

@@ -51,7 +51,7 @@ def run(action: Any, folder: Path, names: list[str]) -> Dataset | None:
 
 
 def folders(case: Case) -> tuple[Path, Path]:
-    made = case.folder / "inputs", case.folder / "outputs"
+    made = case.folder / "inputs", case.folder / case.rng.choice(["outputs", "outputs", "a\nb", "caf\udce9"])
     for path in made:
         path.mkdir()
     return made
