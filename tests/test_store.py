@@ -1,7 +1,5 @@
 import json
-import os
 import pickle
-import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -156,8 +154,9 @@ def test_a_read_only_store_opens(root: Path) -> None:
 def test_the_disk_begins_with_a_large_file_before_it_is_flushed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = list[tuple[int, int]]()
     monkeypatch.setattr(local_files, "HANDED_OVER_BYTES", 1000)
-    monkeypatch.setattr(local_files, "_sync_file_range", lambda _, start, size, how: begun.append((start, size)))
-    monkeypatch.setattr(local_files.ctypes, "c_int64", int)
+    monkeypatch.setattr(
+        local_files, "_sync_file_range", lambda _, start, size, how: begun.append((start.value, size.value))
+    )
     written = sequences([30, 30, 100, 5])
     commit_task(root, written)
     starts, sizes = zip(*begun, strict=True)
@@ -276,10 +275,3 @@ def test_a_store_travels_to_another_process(root: Path) -> None:
     commit_task(root, sequences([9, 20]))
     copy = pickle.loads(pickle.dumps(EmbeddingStore(root)))
     assert len(copy) == 2 and copy[(0).to_bytes(16, "big")].shape == (9, 12)
-
-
-def test_the_limit_of_open_files_is_raised(root: Path) -> None:
-    EmbeddingStore(root)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert soft == hard
-    assert os.sysconf("SC_OPEN_MAX") == hard

@@ -1,5 +1,6 @@
 """Shards on a local disk, mapped into memory: rows are views of the files, nothing is copied."""
 
+import errno
 import mmap
 import resource
 import warnings
@@ -12,10 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedcache.errors import CacheDamagedError
+from embedcache.errors import CacheDamagedError, CacheError
 from embedcache.store.layout import EMPTY_CHUNK, INNER_ROWS, REPAIR, Layout, crc32c
 
 __all__ = ["MappedShards"]
+
+_REFUSED = {
+    errno.EMFILE: "A store takes one open file a shard: raise their limit (`ulimit -n`)",
+    errno.ENFILE: "A store takes one open file a shard: raise the limit of the machine (`sysctl fs.file-max`)",
+    errno.ENOMEM: "A store takes one map of memory a shard: raise their limit (`sysctl vm.max_map_count`)",
+    errno.EACCES: "Mend its permissions",
+    errno.EPERM: "Mend its permissions",
+}
+"""Errors of opening a shard that say nothing about its bytes, and what to do."""
 
 
 class MappedShards:
@@ -61,6 +71,10 @@ def _map_shard(path: Path, layout: Layout) -> tuple[Tensor, int, mmap.mmap]:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     except (OSError, ValueError) as error:  # ValueError: an empty file
+        if isinstance(error, OSError) and error.errno in _REFUSED:  # nothing is wrong with the file: do not repair it
+            raise CacheError(
+                f"{path} cannot be opened: {error.strerror}. {_REFUSED[error.errno]}, then run the same command again."
+            ) from error
         reason = "missing" if isinstance(error, FileNotFoundError) else "empty or no file"
         raise CacheDamagedError(f"{path} is {reason} although it was committed. {REPAIR}") from error
     mapped.madvise(mmap.MADV_RANDOM)  # else a page fault reads ahead megabytes that nobody asked for
