@@ -5,10 +5,13 @@
         tokens = batch.tokens["protein"]  # Ragged: values (N, D), offsets (65,)
 
 A DataLoader gives the numbers of a batch to ``__getitems__`` and what comes back to ``collate``, both in the worker.
+Its workers help where reading waits for an object store or a slow disk: ``num_workers=4, persistent_workers=True``,
+for an object store with ``multiprocessing_context="spawn"``. From a local disk ``data.batches(rows_of_each_batch)`` is
+several times faster, for nothing is handed from process to process.
 Shapes: B rows of a batch, N packed tokens, T tokens of the longest row, D width of a store, K targets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -146,7 +149,13 @@ class EmbeddingDataset(torch.utils.data.Dataset[TokenSample]):
             found.samples["transcript_id"].tolist(), found.samples["split"].tolist(), split, transcripts
         )
         stores, keys = dict[str, StoreLike](), dict[str, Sequence[KeyLike]]()
-        for modality in modalities or found.modalities:
+        modalities = modalities or found.modalities
+        if unread := [name for name in encoders or () if name not in modalities]:
+            raise InvalidInputError(
+                f"An encoder is named for {unread[0]!r}, read are {', '.join(modalities)}. Name one of them, or read "
+                f"{unread[0]} as well."
+            )
+        for modality in modalities:
             if modality not in found.modalities:
                 raise InvalidInputError(
                     f"{found.path} has no {modality!r} sequences. Choose of {', '.join(found.modalities)}."
@@ -175,9 +184,28 @@ class EmbeddingDataset(torch.utils.data.Dataset[TokenSample]):
             torch.from_numpy(where),
         )
 
+    def batches(self, rows: Sequence[Sequence[int]]) -> Iterator[TokenBatch]:
+        """Several batches in order, read ahead by a thread into reused memory: the fastest way from a local store.
+
+        A batch is valid until the next one is asked for. Its numbers are those of ``__getitems__``.
+
+        Args:
+            rows: Row numbers of each batch.
+        """
+        where = [np.asarray(one, np.int64) for one in rows]
+        streams = [store.prefetch([self._positions[name][one] for one in where]) for name, store in self.stores.items()]
+        for one, *found in zip(where, *streams, strict=True):
+            decoded = [
+                part._replace(values=store.decode(part.values))
+                for store, part in zip(self.stores.values(), found, strict=True)
+            ]
+            tokens = dict(zip(self.stores, decoded, strict=True))
+            yield TokenBatch(tokens, torch.from_numpy(self.targets[one]), torch.from_numpy(one))
+
     def _read(self, name: str, rows: NDArray[np.int64]) -> Ragged:
-        store = self.stores[name]
-        found = store.packed(self._positions[name][rows])
+        store, positions = self.stores[name], self._positions[name][rows]
+        in_worker = torch.utils.data.get_worker_info() is not None
+        found = store.packed(positions, _shared(store, positions) if in_worker and store.dtype != "int8" else None)
         return found._replace(values=store.decode(found.values))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -212,6 +240,16 @@ def collate_padded(found: TokenBatch | Sequence[TokenSample]) -> TokenBatch:
 def _padded(tokens: Ragged) -> Padded:
     values = pad_sequence(tokens.to_list(), batch_first=True)  # (B, T, D)
     return Padded(values, torch.arange(values.shape[1]) < tokens.lengths[:, None])
+
+
+def _shared(store: EmbeddingStore, positions: NDArray[np.int64]) -> Tensor | None:
+    """Memory for these sequences that a worker hands over as it is; other tensors are copied into such memory first."""
+    n_rows = int(store.lengths[positions[positions >= 0]].sum())
+    if not n_rows:
+        return None
+    storage = torch.UntypedStorage._new_shared(n_rows * store.layout.row_bytes)  # type: ignore[no-untyped-call]
+    columns = store.layout.columns
+    return store.empty(0).set_(storage, 0, (n_rows, columns), (columns, 1))
 
 
 def _opened(store: StoreLike) -> EmbeddingStore:

@@ -56,6 +56,18 @@ def test_a_torch_loader_gives_the_same_batches(data: CachedDataset) -> None:
         assert all(map(torch.equal, mine.tokens[modality], theirs.tokens[modality]))
 
 
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_of_a_torch_loader_read_int8(study: FakeStudy, tmp_path: Path, context: str) -> None:
+    dataset = read_dataset(study.dataset)
+    fill_cache(tmp_path, dataset, store_dtype="int8")
+    data = CachedDataset(dataset, open_sources(dataset, tmp_path, MODALITIES))
+    options = {"batch_size": 40, "collate_fn": collate, "num_workers": 1, "multiprocessing_context": context}
+    parts = np.split(np.arange(len(data)), range(40, len(data), 40))
+    for mine, theirs in zip(data.batches(parts), DataLoader(data, **options), strict=True):
+        for modality in MODALITIES:
+            assert all(map(torch.equal, mine.tokens[modality], theirs.tokens[modality]))
+
+
 def test_means_are_those_of_the_tokens_and_do_not_depend_on_the_batch(data: CachedDataset) -> None:
     rows = np.arange(len(data))[::-1].copy()
     (tokens,), (means,) = data.batches([rows]), data.batches([rows], reads="means")

@@ -65,14 +65,69 @@ def test_a_batch_has_the_numbers_of_the_store(tmp_path: Path, store_dtype: str) 
     assert torch.equal(again.tokens["protein"].values, kept)
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
-def test_workers_give_the_same_batches(store: EmbeddingStore, context: str) -> None:
+def test_forked_workers_read_a_store_that_their_parent_has_mapped(store: EmbeddingStore) -> None:
     keys: list[bytes | None] = [*store, None]
     data = EmbeddingDataset(store, keys)
     assert data[0].tokens["protein"].shape == store[next(iter(store))].shape  # maps are open before the fork
-    workers = 2 if context == "fork" else 1  # spawned ones import torch, each for seconds
-    loader = DataLoader(data, batch_size=16, collate_fn=collate, num_workers=workers, multiprocessing_context=context)
+    loader = DataLoader(data, batch_size=16, collate_fn=collate, num_workers=2, multiprocessing_context="fork")
     check(list(loader), store, keys)
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_workers_that_stay_give_each_epoch_whole_and_in_its_own_order(store: EmbeddingStore, context: str) -> None:
+    keys: list[bytes | None] = [*store, None, *store]
+    orders = []
+    for _ in range(2):
+        loader = DataLoader(
+            EmbeddingDataset(store, keys),
+            batch_size=16,
+            shuffle=True,
+            generator=torch.Generator().manual_seed(3),
+            collate_fn=collate,
+            num_workers=2 if context == "fork" else 1,
+            persistent_workers=True,
+            multiprocessing_context=context,
+        )
+        for _ in range(3):
+            batches = list(loader)  # all held at once: no batch lies in memory that another one reuses
+            check(batches, store, keys)
+            orders.append([row for batch in batches for row in batch.rows.tolist()])
+        if context == "spawn":
+            break
+    assert len({*map(tuple, orders)}) == 3 and (context == "spawn" or orders[:3] == orders[3:])
+
+
+@pytest.mark.parametrize("store_dtype", ["float16", "bfloat16", "int8"])
+def test_a_worker_fills_memory_that_it_can_hand_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store_dtype: str
+) -> None:
+    store = built(tmp_path / "s", store_dtype)
+    data = EmbeddingDataset(store, [*store, None])
+    here = data.__getitems__([3, len(store), 0])
+    monkeypatch.setattr(torch.utils.data, "get_worker_info", object)
+    there = data.__getitems__([3, len(store), 0])
+    assert all(map(torch.equal, here.tokens["protein"], there.tokens["protein"]))
+    assert not here.tokens["protein"].values.is_shared()
+    assert there.tokens["protein"].values.is_shared() == (store_dtype != "int8")
+    assert data.__getitems__([len(store)]).tokens["protein"].values.shape == (0, 12)
+
+
+@pytest.mark.parametrize("store_dtype", ["float16", "int8"])
+def test_batches_read_ahead_are_those_of_a_loader(tmp_path: Path, store_dtype: str) -> None:
+    store = built(tmp_path / "s", store_dtype)
+    keys = {"one": [*store, None], "other": [None, *reversed(list(store))]}
+    data = EmbeddingDataset({"one": store, "other": store}, keys, np.arange(len(store) + 1.0)[:, None])
+    order = np.random.default_rng(0).permutation(len(data)).tolist()
+    parts = [order[i : i + 7] for i in range(0, len(order), 7)]
+    found = 0
+    for part, batch in zip(parts, data.batches(parts), strict=True):
+        wanted = data.__getitems__(part)
+        assert torch.equal(batch.rows, wanted.rows) and torch.equal(batch.targets, wanted.targets)
+        assert set(batch.tokens) == {"one", "other"}
+        for name in keys:
+            assert all(map(torch.equal, batch.tokens[name], wanted.tokens[name]))
+        found += 1
+    assert found == len(parts) > 3 and list(data.batches([])) == []
 
 
 def test_rows_travel_by_key_for_a_store_may_grow(tmp_path: Path) -> None:
@@ -156,6 +211,8 @@ def test_unknown_names_of_a_directory_are_refused(study: FakeStudy) -> None:
         EmbeddingDataset.from_directory(study.dataset, study.cache, transcripts=["T0"])
     with pytest.raises(UnknownNameError, match="Did you mean 'test'"):
         EmbeddingDataset.from_directory(study.dataset, study.cache, split="tests")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="named for 'dna', read are rna"):
+        EmbeddingDataset.from_directory(study.dataset, study.cache, ["rna"], encoders={"dna": "tiny-dna"})
     with pytest.raises(InvalidInputError, match="'rma'"):
         EmbeddingDataset.from_directory(study.dataset, study.cache, ["rma"])  # type: ignore[list-item]
 
