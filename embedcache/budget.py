@@ -63,18 +63,35 @@ def find_budget(encoder: Encoder, device: str, memory: Memory | None = None) -> 
         encoder: On the device.
         device: ``cpu``, ``cuda`` or ``cuda:<number>``.
         memory: Of the device; by default that of CUDA.
+
+    Returns:
+        At most ``MOST``; at least ``LEAST``, which the build halves should it be too many.
     """
     if device == "cpu":
         return CPU_TOKENS
     memory = memory or CudaMemory(device)
     sequence = _trial_sequence(encoder)
     n_tokens = encoder.spec.n_tokens(sequence)
-    copies = max(1, TRIAL_TOKENS // n_tokens)
     encoder.encode([sequence])  # the first call allocates what later ones reuse
     before = memory.reset_peak()
-    encoder.encode([sequence] * copies)
-    a_token = max(1.0, (memory.peak_bytes() - before) / (copies * n_tokens))
+    tokens = n_tokens * _encode_copies(encoder, sequence, max(1, TRIAL_TOKENS // n_tokens))
+    a_token = max(1.0, (memory.peak_bytes() - before) / tokens)
     return int(min(MOST, max(LEAST, SHARE * memory.free_bytes() / a_token)))
+
+
+def _encode_copies(encoder: Encoder, sequence: str, copies: int) -> int:
+    """Embed a sequence many times in one call; how many fitted the memory."""
+    from embedcache.encoders.memory import OUT_OF_MEMORY, is_out_of_memory
+
+    while True:
+        try:
+            encoder.encode([sequence] * copies)
+        except OUT_OF_MEMORY as error:
+            if copies == 1 or not is_out_of_memory(error):
+                raise
+            copies //= 2
+        else:
+            return copies
 
 
 def _trial_sequence(encoder: Encoder) -> str:

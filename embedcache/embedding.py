@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from traceback import clear_frames
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedcache.encoders.spec import Encoder, LayeredEncoder
+from embedcache.encoders.memory import empty_cache, is_out_of_memory
+from embedcache.encoders.spec import Encoder, LayeredEncoder, Pending, StartingEncoder
 from embedcache.errors import EmbedCacheError, InvalidSettingError
 from embedcache.plan import Plan
 from embedcache.products import Product
@@ -58,15 +59,17 @@ class Embedded:
 class Embedder:
     """Embeds sequences of a plan for all products in one pass each.
 
-    A batch that does not fit the memory is halved and the budget with it. A batch that fails otherwise is run one by
-    one; a sequence that fails alone is given up, unless the encoder fails on an ordinary sequence as well.
+    An encoder that can start without waiting gets its next batch before the last one is copied and rounded. A batch
+    that does not fit the memory is halved and the budget with it. A batch that fails otherwise is run one by one; a
+    sequence that fails alone is given up, unless the encoder fails on an ordinary sequence as well.
 
     Attributes:
         encoder: The network.
         products: What is made of its rows; their layers and poolings may differ, all else is as in its spec.
         tokens_per_batch: Budget of one call; it falls when memory runs out.
         give_up: Called with the index of a sequence that cannot be embedded; set by the worker.
-        alone: True runs each sequence in a call of its own.
+        alone: True runs each sequence in a call of its own, and begins none before the last one is finished, so that
+            whatever happens is the fault of that one.
     """
 
     encoder: Encoder
@@ -98,11 +101,9 @@ class Embedder:
             coming = None if self.alone else self._begin(plan, batch)
             if begun is not None:
                 yield from self._finish(plan, *begun)
-                begun = None
+            begun = None if coming is None else (batch, coming)
             if coming is None:
                 yield from self._finish(plan, batch)
-            else:
-                begun = batch, coming
         if begun is not None:
             yield from self._finish(plan, *begun)
 
@@ -115,24 +116,25 @@ class Embedder:
             batch.append(i)
         return batch
 
-    def _begin(self, plan: Plan, batch: Sequence[int]) -> Any:
-        """Start a pass that an encoder runs beside us, on a GPU; None if it is run when its rows are wanted."""
-        start = getattr(self.encoder, "start", None)
-        if start is None or self._layers != [self.encoder.spec.layer]:
+    def _begin(self, plan: Plan, batch: Sequence[int]) -> Pending[Rows] | None:
+        """Start a pass that goes on beside us, on a GPU; None if it runs when its rows are wanted."""
+        if not isinstance(self.encoder, StartingEncoder):
             return None
         try:
-            return start([plan.sequence(i) for i in batch])
+            return self.encoder.start_layers([plan.sequence(i) for i in batch], self._layers)
         except FAILURES as error:
             _raise_if_lost(error)
-            return None  # it fails again where it is handled
+            return None  # it fails again where that is handled, and where the batch before is out of the way
 
-    def _finish(self, plan: Plan, batch: Sequence[int], coming: Any = None) -> Iterator[Embedded]:
+    def _finish(self, plan: Plan, batch: Sequence[int], coming: Pending[Rows] | None = None) -> Iterator[Embedded]:
         try:
-            rows = self._rows([plan.sequence(i) for i in batch], [plan.lengths[i] for i in batch], coming)
+            rows = self._encode([plan.sequence(i) for i in batch]) if coming is None else coming.result()
+            self._check(rows, [plan.lengths[i] for i in batch])
             done = self._stored(batch, rows)
         except FAILURES as error:
             _raise_if_lost(error)
-            yield from self._one_by_one(plan, batch, error)
+            again = coming is not None and len(batch) == 1  # blamed only for what it does with nothing beside it
+            yield from self._finish(plan, batch) if again else self._one_by_one(plan, batch, error)
             return
         yield from done
 
@@ -144,23 +146,27 @@ class Embedder:
             log.warning("%s cannot be embedded and is skipped: %s", plan.ids[index], error)
             self.give_up(plan, index, Poisoned(plan.ids[index], _describe(error)))
             return
-        if is_out_of_memory(error):
-            tokens = sum(plan.lengths[i] for i in batch)
-            self.tokens_per_batch = max(1, min(self.tokens_per_batch, tokens) // 2)
-            log.warning("a batch of %d tokens does not fit the memory: from now on %d", tokens, self.tokens_per_batch)
-            _empty_cache()
-            half = len(batch) // 2
-            pieces = [batch[:half], batch[half:]]
-        else:
-            pieces = [[i] for i in batch]
-        for piece in pieces:
+        if not is_out_of_memory(error):
+            for index in batch:
+                yield from self._finish(plan, [index])
+            return
+        tokens = sum(plan.lengths[i] for i in batch)
+        self.tokens_per_batch = min(self.tokens_per_batch, max(1, tokens // 2))
+        log.warning("a batch of %d tokens does not fit the memory: from now on %d", tokens, self.tokens_per_batch)
+        clear_frames(error.__traceback__)  # they hold the tensors of the pass that failed
+        empty_cache()
+        waiting = list(batch)
+        while waiting:  # the budget may fall again on the way
+            piece = self._next_batch(plan, waiting)
+            del waiting[: len(piece)]
             yield from self._finish(plan, piece)
 
     def _control_works(self) -> bool:
         """Whether the encoder embeds an ordinary sequence, so that a failure was the fault of another one."""
         sequence = CONTROL[self.encoder.spec.modality]
         try:
-            rows = self._rows([sequence], [self.encoder.spec.n_tokens(sequence)])
+            rows = self._encode([sequence])
+            self._check(rows, [self.encoder.spec.n_tokens(sequence)])
             for product in self.products:
                 product.stored(rows[product.spec.layer][0])
         except FAILURES as error:
@@ -168,30 +174,24 @@ class Embedder:
             return False
         return True
 
-    def _rows(self, sequences: Sequence[str], lengths: Sequence[int], coming: Any = None) -> Rows:
-        """Rows of each sequence by layer, checked."""
-        encoder, own = self.encoder, self.encoder.spec.layer
-        if coming is not None:
-            rows: Rows = {own: coming.result()}
-        elif self._layers == [own]:
-            rows = {own: encoder.encode(sequences)}
-        else:
-            assert isinstance(encoder, LayeredEncoder)
-            rows = encoder.encode_layers(sequences, self._layers)
-        for arrays in rows.values():
-            self._check(arrays, lengths)
-        return rows
+    def _encode(self, sequences: Sequence[str]) -> Rows:
+        """Rows of each sequence by layer."""
+        if self._layers == [self.encoder.spec.layer]:
+            return {self.encoder.spec.layer: self.encoder.encode(sequences)}
+        assert isinstance(self.encoder, LayeredEncoder)
+        return self.encoder.encode_layers(sequences, self._layers)
 
-    def _check(self, arrays: Sequence[NDArray[np.float32]], lengths: Sequence[int]) -> None:
+    def _check(self, rows: Rows, lengths: Sequence[int]) -> None:
         name, width = self.encoder.spec.name, self.encoder.spec.width
-        if len(arrays) != len(lengths):
-            raise EmbedCacheError(f"encoder {name} returned {len(arrays)} arrays for {len(lengths)} sequences.")
-        for array, n_tokens in zip(arrays, lengths, strict=True):
-            if array.shape != (n_tokens, width):
-                raise EmbedCacheError(
-                    f"encoder {name} returned rows {array.shape} for a sequence of {n_tokens} tokens, expected "
-                    f"{(n_tokens, width)}: special tokens dropped, nothing cut. Mend the encoder."
-                )
+        for arrays in rows.values():
+            if len(arrays) != len(lengths):
+                raise EmbedCacheError(f"encoder {name} returned {len(arrays)} arrays for {len(lengths)} sequences.")
+            for array, n_tokens in zip(arrays, lengths, strict=True):
+                if array.shape != (n_tokens, width):
+                    raise EmbedCacheError(
+                        f"encoder {name} returned rows {array.shape} for a sequence of {n_tokens} tokens, expected "
+                        f"{(n_tokens, width)}: special tokens dropped, nothing cut. Mend the encoder."
+                    )
 
     def _stored(self, batch: Sequence[int], rows: Rows) -> list[Embedded]:
         for product in self.products:
@@ -202,16 +202,10 @@ class Embedder:
         ]
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an encoder ran out of memory, on a GPU or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "not enough memory" in text)
-
-
 def _raise_if_lost(error: Exception) -> None:
     """After a failed kernel a GPU answers nothing but errors: the process must end, or every sequence looks bad."""
+    if is_out_of_memory(error):
+        return
     lost = getattr(torch, "AcceleratorError", ())
     if (lost and isinstance(error, lost)) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
         raise DeviceLostError(
@@ -230,8 +224,3 @@ def _describe(error: Exception) -> str:
         trace = trace.tb_next
     where = f" ({trace.tb_frame.f_code.co_name}, line {trace.tb_lineno})" if trace else ""
     return f"{type(error).__name__}: {text}{where}"
-
-
-def _empty_cache() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

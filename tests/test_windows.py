@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fakes import FakeEncoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from test_enformer import SMALL
 
 from embedcache.encoders import registry
 from embedcache.encoders.cards import CARDS
+from embedcache.encoders.layers import Done
 from embedcache.encoders.packing import PackedEncoder
 from embedcache.encoders.registry import encoder_spec, load_encoder, load_layers
 from embedcache.encoders.tokens import count_tokens, nt_ids, token_spans
@@ -211,3 +213,60 @@ def test_windows_of_one_token_and_of_every_offset_work() -> None:
     assert [w.start for w in plan_windows(5, 3, 2)] == [0, 1, 2]
     assert plan_windows(0, 3, 1) == [(0, 0, 0, 0)]
     assert replace(FakeEncoder().spec, max_tokens=1, crop="windows").overlap == 0
+
+
+@pytest.mark.parametrize("begins", [False, True], ids=["at once", "beside"])
+def test_windows_that_do_not_fit_the_memory_are_halved_and_none_is_lost(begins: bool) -> None:
+    class Limited(FakeEncoder):
+        def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
+            if sum(map(len, sequences)) > 25:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().encode(sequences)
+
+    class Beginning(Limited):
+        def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> Any:
+            return {layer: self.encode(sequences) for layer in layers}
+
+        def start(self, sequences: Sequence[str]) -> Any:
+            raise AssertionError("windows ask for layers")
+
+        def start_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> Any:
+            return Done(self.encode_layers(sequences, layers))
+
+    inner = (Beginning if begins else Limited)(crop="windows", max_tokens=10, overlap=4)
+    encoder = WindowedEncoder(inner)
+    encoder.tokens_per_call = 80
+    sequences = ["MKVLAAGIST" * 9, "MKV", "LAGVSERT" * 7]
+    for sequence, rows in zip(sequences, encoder.encode(sequences), strict=True):
+        want = stitched_by_hand(sequence, "letter", 10, 4, inner.rows) if len(sequence) > 10 else inner.rows(sequence)
+        assert np.array_equal(rows, want)
+    assert 10 <= encoder.tokens_per_call <= 25 and max(inner.batches) == 20
+
+
+def test_the_next_windows_begin_before_the_last_ones_are_stitched() -> None:
+    events: list[str] = []
+
+    class Beside(FakeEncoder):
+        def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> Any:
+            raise AssertionError("what can begin is begun")
+
+        def start(self, sequences: Sequence[str]) -> Any:
+            raise AssertionError("windows ask for layers")
+
+        def start_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> Any:
+            events.append("begin")
+            encoder = self
+
+            class Coming:
+                def result(self) -> dict[int, list[NDArray[np.float32]]]:
+                    events.append("end")
+                    return {layer: [encoder.rows(one) for one in sequences] for layer in layers}
+
+            return Coming()
+
+    encoder = WindowedEncoder(Beside(crop="windows", max_tokens=10, overlap=0))
+    encoder.tokens_per_call = 10
+    coming = encoder.start(["MKVLAAGIST" * 3])
+    assert events == ["begin"]
+    (rows,) = coming.result()
+    assert events == ["begin", "begin", "end", "begin", "end", "end"] and len(rows) == 30

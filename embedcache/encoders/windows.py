@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcache.encoders.layers import OneLayer
-from embedcache.encoders.spec import Encoder, LayeredEncoder
+from embedcache.encoders.layers import OneLayer, OneOf, start_layers
+from embedcache.encoders.memory import OUT_OF_MEMORY, empty_cache, is_out_of_memory
+from embedcache.encoders.spec import Encoder, LayeredEncoder, Pending
 from embedcache.encoders.tokens import token_spans
 from embedcache.errors import EmbedCacheError
 
@@ -24,6 +25,7 @@ __all__ = ["Window", "WindowedEncoder", "plan_windows", "window_letters"]
 TOKENS_PER_CALL = 16_384
 """Fills a GPU; an encoder on a CPU takes as many tokens of a call at a time as suit it."""
 Rows = NDArray[np.float32]
+ByLayer = dict[int, list[Rows]]
 
 
 class Window(NamedTuple):
@@ -77,7 +79,7 @@ class WindowedEncoder:
         spec: That of the encoder.
         encoder: Embeds one window as if it were a sequence.
         tokens_per_call: Tokens of windows that it gets at a time, so that a sequence of any length needs no
-            more memory than its rows and one such call.
+            more memory than its rows and two such calls; it falls when memory runs out.
     """
 
     def __init__(self, encoder: Encoder) -> None:
@@ -87,20 +89,21 @@ class WindowedEncoder:
 
     def encode(self, sequences: Sequence[str]) -> list[Rows]:
         """Embed normalised sequences of any length: (tokens, width) each, in their order."""
-        return self.encode_layers(sequences, [self.spec.layer])[self.spec.layer]
+        return self.start(sequences).result()
 
-    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[Rows]]:
+    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> ByLayer:
         """Embed sequences once for several layers, see ``spec.LayeredEncoder``."""
-        lengths = [self.spec.n_tokens(sequence) for sequence in sequences]
-        stitched = {layer: [np.empty((0, self.spec.width), np.float32)] * len(sequences) for layer in layers}
-        for call in self._calls(sequences, lengths):
-            found = self.encoder.encode_layers([part.letters for part in call], layers)
-            for layer in layers:
-                for part, rows in zip(call, found[layer], strict=True):
-                    self._put(stitched[layer], part, rows, lengths[part.sequence])
-        return stitched
+        return self.start_layers(sequences, layers).result()
 
-    def _calls(self, sequences: Sequence[str], lengths: Sequence[int]) -> Iterator[list[_Part]]:
+    def start(self, sequences: Sequence[str]) -> Pending[list[Rows]]:
+        """Begin what ``encode`` does."""
+        return OneOf(self.start_layers(sequences, [self.spec.layer]), self.spec.layer)
+
+    def start_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> Pending[ByLayer]:
+        """Begin what ``encode_layers`` does with the first windows; see ``spec.StartingEncoder``."""
+        return _Stitching(self, sequences, layers)
+
+    def calls(self, sequences: Sequence[str], lengths: Sequence[int]) -> Iterator[list[_Part]]:
         """All windows in order, as many together as a call takes."""
         call: list[_Part] = []
         used = 0
@@ -116,17 +119,70 @@ class WindowedEncoder:
         if call:
             yield call
 
-    def _put(self, stitched: list[Rows], part: _Part, rows: Rows, n_tokens: int) -> None:
+
+class _Stitching:
+    """Rows of a batch, ``Pending``: each call is begun before the rows of the one before are put in their places."""
+
+    def __init__(self, encoder: WindowedEncoder, sequences: Sequence[str], layers: Sequence[int]) -> None:
+        self._encoder, self._layers = encoder, layers
+        self._name, self._width = encoder.spec.name, encoder.spec.width
+        self._lengths = [encoder.spec.n_tokens(sequence) for sequence in sequences]
+        self._calls = encoder.calls(sequences, self._lengths)
+        self._begun = self._begin_next()
+
+    def result(self) -> ByLayer:
+        """Embed what is left, and give the rows by layer."""
+        none = np.empty((0, self._width), np.float32)
+        stitched = {layer: [none] * len(self._lengths) for layer in self._layers}
+        while self._begun is not None:
+            (call, pending), self._begun = self._begun, self._begin_next()
+            found = self._rows(call, pending)
+            for layer in self._layers:
+                for part, rows in zip(call, found[layer], strict=True):
+                    self._put(stitched[layer], part, rows)
+        return stitched
+
+    def _begin_next(self) -> tuple[list[_Part], Pending[ByLayer] | None] | None:
+        call = next(self._calls, None)
+        return None if call is None else (call, self._begin(call))
+
+    def _begin(self, call: list[_Part]) -> Pending[ByLayer] | None:
+        """Start a call; None if the memory does not hold it now, beside the call before."""
+        try:
+            return start_layers(self._encoder.encoder, [part.letters for part in call], self._layers)
+        except OUT_OF_MEMORY as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _rows(self, call: list[_Part], pending: Pending[ByLayer] | None) -> ByLayer:
+        """Rows of a call; halved if it does not fit the memory, for the sequence is not to blame."""
+        try:
+            if pending is None:
+                return self._encoder.encoder.encode_layers([part.letters for part in call], self._layers)
+            return pending.result()
+        except OUT_OF_MEMORY as error:
+            if len(call) == 1 or not is_out_of_memory(error):
+                raise
+        tokens = sum(part.window.stop - part.window.start for part in call)
+        self._encoder.tokens_per_call = min(self._encoder.tokens_per_call, max(1, tokens // 2))
+        empty_cache()
+        half = len(call) // 2
+        first, second = (self._rows(part, None) for part in (call[:half], call[half:]))
+        return {layer: first[layer] + second[layer] for layer in self._layers}
+
+    def _put(self, stitched: list[Rows], part: _Part, rows: Rows) -> None:
         """Keep the rows of a window that are its own."""
         start, stop, first, last = part.window
-        if rows.shape != (stop - start, self.spec.width):
+        n_tokens = self._lengths[part.sequence]
+        if rows.shape != (stop - start, self._width):
             raise EmbedCacheError(
-                f"encoder {self.spec.name} returned rows {rows.shape} for a window of {stop - start} tokens, expected "
-                f"{(stop - start, self.spec.width)}: special tokens dropped, nothing cut. Mend the encoder."
+                f"encoder {self._name} returned rows {rows.shape} for a window of {stop - start} tokens, expected "
+                f"{(stop - start, self._width)}: special tokens dropped, nothing cut. Mend the encoder."
             )
         if last - first == n_tokens:
             stitched[part.sequence] = rows
             return
         if first == 0:
-            stitched[part.sequence] = np.empty((n_tokens, self.spec.width), np.float32)
+            stitched[part.sequence] = np.empty((n_tokens, self._width), np.float32)
         stitched[part.sequence][first:last] = rows[first - start : last - start]
