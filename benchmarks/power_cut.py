@@ -2,10 +2,12 @@
 
 The disk of the replay keeps what was flushed and nothing else: the bytes of a file after fsync of the file, a name
 after fsync of its directory. At the moment each commit record gets its name, all that it speaks of must have been
-kept: the record, its shards, the names of both and of every directory above them. As a control the same is replayed
-for a build whose fsync does nothing; there every record must be found wanting. Needs strace.
+kept: the bytes of the record, its shards, the description of the store, the channel mean of an int8 store, and the
+names of all directories above them. When the lease of the task is removed, which tells other workers that it is done,
+the name of the record must have been kept as well. As a control the same is replayed for a build whose fsync does
+nothing; there every record must be found wanting. Needs strace.
 
-    python benchmarks/power_cut.py [--sequences 400]
+    python benchmarks/power_cut.py [--sequences 400] [--store-dtype int8]
 """
 
 import argparse
@@ -31,16 +33,18 @@ sys.path.insert(0, sys.argv[2])
 from bench_build import make_records
 from embedcache.build import build_cache
 from embedcache.encoders.registry import load_encoder
-encoder = load_encoder("tiny-random-protein", "protein")
+encoder = load_encoder("tiny-random-protein", "protein", store_dtype=sys.argv[5])
 build_cache(make_records("protein", int(sys.argv[4])), encoder, sys.argv[1], shard_bytes=1 << 20)
 """
 QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+LEASE = re.compile("/claims/tasks/([0-9a-f]+)-[0-9]+$")
 OPENED = re.compile(r"^\d+<([^>]*)>")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sequences", type=int, default=400)
+    parser.add_argument("--store-dtype", default="int8")
     add_json_option(parser)
     options = parser.parse_args()
     if shutil.which("strace") is None:
@@ -49,7 +53,7 @@ def main() -> None:
     for kind in ("real", "forgetful"):
         with tempfile.TemporaryDirectory() as directory:
             store = Path(directory, "store")
-            trace = run_traced(store, Path(directory, "trace"), kind, options.sequences)
+            trace = run_traced(store, Path(directory, "trace"), kind, options)
             results[kind] = replay(store, trace)
     (records, lost), (control, forgotten) = results["real"], results["forgetful"]
     print(f"{records} commit records: {len(lost)} speak of what a power cut could have taken")
@@ -63,10 +67,10 @@ def main() -> None:
     report([Result(what, len(lost), bar=0, moonshot=0, better="lower")], options.json)
 
 
-def run_traced(store: Path, trace: Path, kind: str, sequences: int) -> Path:
+def run_traced(store: Path, trace: Path, kind: str, options: argparse.Namespace) -> Path:
     here = str(Path(__file__).parent)
     command = ["strace", "-f", "-y", "-s", "4096", "-e", f"trace={CALLS}", "-o", str(trace)]
-    command += [sys.executable, "-c", BUILD, str(store), here, kind, str(sequences)]
+    command += [sys.executable, "-c", BUILD, str(store), here, kind, str(options.sequences), options.store_dtype]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return trace
 
@@ -101,8 +105,9 @@ class ForgetfulDisk:
 
 
 def replay(store: Path, trace: Path) -> tuple[int, list[str]]:
-    """Number of records, and what some of them lacked when they got their names."""
+    """Number of records, and what some of them lacked when they got their names or were told to be there."""
     disk, shards, records, lost = ForgetfulDisk(), shards_of(store), 0, list[str]()
+    always = [str(store / name) for name in ("zarr.json", "tokens/zarr.json", "mean.npy") if (store / name).exists()]
     for call, arguments in calls(trace):
         quoted = QUOTED.findall(arguments)
         opened = OPENED.match(arguments)
@@ -113,17 +118,19 @@ def replay(store: Path, trace: Path) -> tuple[int, list[str]]:
         elif call in ("fsync", "fdatasync") and opened:
             disk.flush(opened[1])
         elif call in ("link", "linkat"):
-            source, target = quoted[0], quoted[1]
-            path = PurePosixPath(target)
-            if path.parent.name == "commits":
+            source, target = quoted[0], PurePosixPath(quoted[1])
+            if target.parent.name == "commits":
                 records += 1
-                places = [f"{store}/tokens/c/{shard}/0" for shard in shards[path.name]]
-                wanting = [x for place in places for x in disk.lacks(place, str(store))]
+                places = [*always, *(f"{store}/tokens/c/{shard}/0" for shard in shards[target.name])]
+                wanting = [one for place in places for one in disk.lacks(place, str(store))]
                 wanting += [f"bytes of {source}"] if disk.inode.get(source, source) in disk.dirty else []
-                lost += [f"{path.name}: {', '.join(wanting)}"] if wanting else []
-            disk.add(target, disk.inode.get(source, source))
+                lost += [f"{target.name}: {', '.join(wanting)}"] if wanting else []
+            disk.add(str(target), disk.inode.get(source, source))
         elif call.startswith("rename"):
             disk.add(quoted[1], disk.inode.get(quoted[0], quoted[0]))
+        elif call.startswith("unlink") and (told := LEASE.search(quoted[0])):
+            wanting = disk.lacks(f"{store}/commits/{told[1]}", str(store))
+            lost += [f"{told[1]} was told to be done: {', '.join(wanting)}"] if wanting else []
     return records, lost
 
 

@@ -1,7 +1,7 @@
 """An S3 server (moto) in a process of its own, for drills that kill processes.
 
-Moto looks whether an object exists and then writes it, in many threads; a lock around each request that changes
-something makes "create if absent" as atomic as S3 promises.
+Moto looks whether an object exists and then writes it, and lists objects that another thread removes; with a lock
+around each request "create if absent" is as atomic as S3 promises, and a listing does not fail.
 """
 
 import os
@@ -14,13 +14,11 @@ SERVER = """
 import logging, sys, threading
 from moto.moto_server import threaded_moto_server as module
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
-changing = threading.Lock()
+one_at_a_time = threading.Lock()
 class Atomic(module.DomainDispatcherApplication):
     def __call__(self, environ, start_response):
-        if environ["REQUEST_METHOD"] in ("PUT", "POST", "DELETE"):
-            with changing:
-                return super().__call__(environ, start_response)
-        return super().__call__(environ, start_response)
+        with one_at_a_time:
+            return super().__call__(environ, start_response)
 module.DomainDispatcherApplication = Atomic
 server = module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
