@@ -181,13 +181,18 @@ def _report(source: EmbeddingStore, root: Place, spec: EncoderSpec, carrier: Car
 
 
 def _find_source(cache: str | Place, modality: Modality, encoder: str | None, store_dtype: StoreDtype) -> Place:
-    """The store that is meant: if only one store of its name is not the one to be made, then that one."""
+    """The store that is meant: of several with one name the only one that can be converted, such as after a kill."""
     named = [path for path in list_stores(cache, modality) if encoder in (None, path.name.rpartition("-")[0])]
-    specs = {path: read_layout(open_files(path)).spec for path in named}
-    others = [path for path, spec in specs.items() if spec.store_dtype != store_dtype]
-    if len(others) == 1 and len(named) == 2 and converted_spec(specs[others[0]], store_dtype) in specs.values():
-        return others[0]
-    return find_store(cache, modality, encoder)
+    fit = [path for path in named if _is_convertible(read_layout(open_files(path)).spec, store_dtype)]
+    return fit[0] if len(fit) == 1 else find_store(cache, modality, encoder)
+
+
+def _is_convertible(spec: EncoderSpec, store_dtype: StoreDtype) -> bool:
+    try:
+        converted_spec(spec, store_dtype)
+    except InvalidSettingError:
+        return False
+    return True
 
 
 def _full_shards(loads: Sequence[Load], shard_rows: int) -> Iterator[list[Load]]:

@@ -93,8 +93,17 @@ def test_rows_that_were_rounded_twice_say_so(cache: str) -> None:
     assert header["rounded_before"]["relative_l2"] < header["rounding"]["relative_l2"]
     with pytest.raises(InvalidSettingError, match="third time"):
         convert_store(cache, "protein", "bfloat16", encoder=spec.directory)
-    again = convert_store(cache, "protein", "bfloat16", encoder=half.spec.directory)
-    assert EmbeddingStore(again.store).spec.source_dtype == "float16"
+    again = convert_store(cache, "protein", "bfloat16")  # the only one that can be converted
+    assert again.source == str(half.root) and EmbeddingStore(again.store).spec.source_dtype == "float16"
+
+
+def test_which_store_is_meant_is_asked_with_what_tells_them_apart(tmp_path: Path) -> None:
+    stores = [build(tmp_path, dtype) for dtype in ("float32", "float16")]
+    with pytest.raises(CacheError, match="no --encoder could mean 2 protein stores") as caught:
+        convert_store(tmp_path, "protein", "int8")
+    assert all(f"{one.spec.directory} (store_dtype {one.dtype})" in str(caught.value) for one in stores)
+    report = convert_store(tmp_path, "protein", "int8", encoder=stores[0].spec.directory)
+    assert report.source_dtype == "float32"
 
 
 def test_float32_keeps_all_that_there_is_and_goes_back_without_loss(tmp_path: Path) -> None:

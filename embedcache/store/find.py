@@ -53,10 +53,10 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
             f"{modality} encoder in {cache}", str(encoder), {path.name.rpartition("-")[0] for path in stores}
         )
     if len(matches) > 1:
+        said = f"encoder {encoder}" if encoder else "no --encoder"
         raise CacheError(
-            f"{encoder or 'no encoder'} could mean {len(matches)} {modality} stores in {cache}: "
-            f"{_told_apart(matches)}. Give --encoder the whole name of one; with `heads`: --encoder "
-            f"{modality}={matches[0].name}."
+            f"{said} could mean {len(matches)} {modality} stores in {cache}: {_told_apart(matches)}. Give --encoder the "
+            f"whole name of one; with `heads`: --encoder {modality}={matches[0].name}."
         )
     return matches[0]
 
@@ -65,5 +65,6 @@ def _told_apart(places: Sequence[Place]) -> str:
     """Each store with the settings in which it differs from another one."""
     specs = [read_layout(open_files(place)).spec for place in places]
     different = sorted({name for spec in specs for name in spec.differing(specs[0])} - {"architecture"})
-    settings = [", ".join(f"{name} {getattr(spec, name)}" for name in different) for spec in specs]
+    said = [{name: value for name in different if (value := getattr(spec, name)) != ""} for spec in specs]
+    settings = [", ".join(f"{name} {value}" for name, value in one.items()) for one in said]
     return "; ".join(f"{place.name} ({text})" for place, text in zip(places, settings, strict=True))
