@@ -44,6 +44,10 @@ class StopFlag:
             raise StoppedError(message, self.signal_number)
 
 
+_flags: list[StopFlag] = []
+"""Of the blocks of ``stop_requests`` that this process is in."""
+
+
 @contextmanager
 def stop_requests() -> Iterator[StopFlag]:
     """Within this block the first SIGINT or SIGTERM sets the flag; a second one acts as it always does.
@@ -62,18 +66,25 @@ def stop_requests() -> Iterator[StopFlag]:
 
     for number in earlier:
         signal.signal(number, ask)
+    _flags.append(flag)
     try:
         yield flag
     finally:
+        _flags.remove(flag)
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
 
 @contextmanager
-def stop_at_once(message: str) -> Iterator[None]:
+def stop_at_once(message: str, *, once: bool = False) -> Iterator[None]:
     """Within this block the first SIGINT or SIGTERM raises ``StoppedError``, so that clean-up runs.
 
     For work that is lost when it stops. A second signal acts as it always does; outside the main thread all do.
+
+    Args:
+        message: Of the error.
+        once: Ignore signals while a ``stop_requests`` within this block has its flag set. Launchers tell every process
+            of a group, and a parent tells its children again: that is no second request.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -81,6 +92,8 @@ def stop_at_once(message: str) -> Iterator[None]:
     earlier = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def stop(number: int, _: FrameType | None) -> None:
+        if once and any(_flags):
+            return
         signal.signal(number, earlier[signal.Signals(number)])
         raise StoppedError(message, number)
 

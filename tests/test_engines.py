@@ -21,17 +21,20 @@ from brittle import (
     commits,
     finish,
     lease_pids,
+    load,
     make_proteins,
     use_brittle,
     wait_for,
 )
 
+from embedcache.embedding import DeviceLostError
 from embedcache.encoders.registry import CARDS, card, register_encoder
 from embedcache.engines import WorkerEnd, run_build
-from embedcache.engines.supervise import MOST_LOST, Lost, supervise
-from embedcache.errors import CacheError, InvalidInputError, InvalidSettingError, UnknownNameError
-from embedcache.interrupt import StoppedError
-from embedcache.job import BuildJob, prepare_job
+from embedcache.engines.local import _gpus
+from embedcache.engines.supervise import MOST_LOST, Lost, supervise, take_part
+from embedcache.errors import CacheError, EmbedCacheError, InvalidInputError, InvalidSettingError, UnknownNameError
+from embedcache.interrupt import StoppedError, stop_requests
+from embedcache.job import BuildJob, prepare_job, run_job
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +119,61 @@ def test_an_error_while_workers_are_started_ends_those_that_run(tmp_path: Path) 
     assert fleet.stopped == [0]
 
 
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (DeviceLostError("the GPU failed"), Lost("the GPU failed")),
+        (StoppedError("later", signal.SIGTERM), Lost("it was told to stop")),
+        (CacheError("the disk is full"), WorkerEnd(None, "the disk is full")),
+    ],
+    ids=["gpu", "signal", "error"],
+)
+def test_what_another_worker_can_mend_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: EmbedCacheError, end: WorkerEnd | Lost
+) -> None:
+    def fail(_: BuildJob) -> None:
+        raise error
+
+    monkeypatch.setattr("embedcache.engines.supervise.run_job", fail)
+    assert take_part(brittle_job(tmp_path)) == end
+
+
+def test_a_worker_that_is_told_twice_still_commits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """``scancel`` and others tell a process and its parent, which tells it again."""
+    committed = []
+
+    def work(_: BuildJob) -> None:
+        with stop_requests() as stop:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGTERM)
+            committed.append("rows")
+        stop.check("stopped")
+
+    monkeypatch.setattr("embedcache.engines.supervise.run_job", work)
+    assert take_part(brittle_job(tmp_path)) == Lost("it was told to stop") and committed == ["rows"]
+    monkeypatch.setattr("embedcache.engines.supervise.run_job", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert take_part(brittle_job(tmp_path)) == Lost("it was told to stop")  # while the encoder is loaded
+
+
+def test_each_worker_gets_one_gpu_of_those_that_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert _gpus(brittle_job(tmp_path, device="auto"), 3) == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert _gpus(brittle_job(tmp_path, device="cuda"), 2) == ["5", "7"]
+    assert _gpus(brittle_job(tmp_path, device="auto"), 1) == [None]
+    assert _gpus(brittle_job(tmp_path, device="cpu"), 2) == [None, None]
+
+
+def test_a_worker_knows_an_encoder_that_came_with_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_proteins(tmp_path / "dataset", 3)
+    mine = replace(CARD, name="mine", loader="nowhere:load")
+    job = brittle_job(tmp_path, encoder="mine", card=mine, loader=load)
+    monkeypatch.setattr("embedcache.encoders.registry.CARDS", dict(CARDS))
+    monkeypatch.setattr("embedcache.encoders.registry._LOADERS", {})
+    assert run_job(job).computed == 3
+
+
 @pytest.mark.slow
 def test_a_deadly_and_a_raising_sequence_cost_nothing_but_themselves(tmp_path: Path) -> None:
     records = make_proteins(tmp_path / "dataset", 60, DEADLY, RAISING)
@@ -127,38 +185,25 @@ def test_a_deadly_and_a_raising_sequence_cost_nothing_but_themselves(tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_killed_worker_is_replaced_and_ctrl_c_lets_all_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records = make_proteins(tmp_path / "dataset", 200)
-    monkeypatch.setenv(SECONDS, "0.01")
-
-    def kill() -> None:
-        wait_for(lambda: commits(tmp_path) > 1 and lease_pids(tmp_path))
-        os.kill(lease_pids(tmp_path)[0], signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    report = run_build(brittle_job(tmp_path, tokens_per_batch=100), workers=2)
-    killer.join()
-    assert "was lost (signal 9)" in caplog.text
-    assert report.distinct == len({one.sequence for one in records}) and not report.skipped
-    check_embedded(tmp_path / "cache", records)
-
-
-@pytest.mark.slow
-def test_ctrl_c_ends_workers_that_commit_what_they_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    records = make_proteins(tmp_path / "dataset", 200)
-    monkeypatch.setenv(SECONDS, "0.05")
-    first = command(tmp_path, "build", "--workers", "2", "--tokens-per-batch", "100")
-    wait_for(lambda: list(tmp_path.glob("cache/protein/*/claims/tasks/*")))
+    records = make_proteins(tmp_path / "dataset", 300)
+    monkeypatch.setenv(SECONDS, "0.1")
+    process = command(tmp_path, "build", "--workers", "2", "--tokens-per-batch", "100")
+    wait_for(lambda: len(lease_pids(tmp_path)) == 2)
+    killed, other = lease_pids(tmp_path)
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: set(lease_pids(tmp_path)) - {killed, other})  # its successor is at work
+    before = commits(tmp_path)
     time.sleep(0.5)  # into the middle of a task
-    os.kill(first.pid, signal.SIGINT)
-    code, _, err = finish(first)
-    assert code == 130 and "Run the same command to go on" in err and "Traceback" not in err
-    assert commits(tmp_path) > 0 and not list(tmp_path.glob("cache/protein/*/claims/tasks/*"))
+    os.kill(process.pid, signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130 and "Run the same command to go on" in err and "Traceback" not in err, err
+    assert err.count("was lost (signal 9)") == 1
+    assert commits(tmp_path) > before and not set(lease_pids(tmp_path)) - {killed}
     monkeypatch.setenv(SECONDS, "0")
-    assert finish(command(tmp_path, "build"))[0] == 0
+    assert run_build(brittle_job(tmp_path)).computed > 0
     check_embedded(tmp_path / "cache", records)
 
 

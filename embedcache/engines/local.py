@@ -29,6 +29,7 @@ class LocalEngine:
 class _Child:
     process: SpawnProcess
     result: Connection
+    told: bool = False
 
 
 @dataclass(slots=True)
@@ -50,7 +51,8 @@ class _Processes:
         return [(number, _end_of(child)) for number, child in running.items() if child.result in ready]
 
     def stop(self, worker: _Child) -> None:
-        worker.process.terminate()
+        (worker.process.kill if worker.told else worker.process.terminate)()
+        worker.told = True
 
 
 def _gpus(job: BuildJob, workers: int) -> list[str | None]:

@@ -136,6 +136,7 @@ class _Tasks:
 
     ray: Any
     needs: Mapping[str, Any]
+    told: set[Any] = field(default_factory=set)
 
     def start(self, job: BuildJob, number: int) -> Any:
         # one task a process: it may hold a GPU, or have lost it
@@ -147,7 +148,9 @@ class _Tasks:
         return [(number, self._end_of(reference)) for number, reference in running.items() if reference in ready]
 
     def stop(self, worker: Any) -> None:
-        self.ray.cancel(worker, force=False)  # as Ctrl-C there, which a worker takes as a request to stop
+        # as Ctrl-C there, which a worker takes as a request to stop
+        self.ray.cancel(worker, force=worker in self.told)
+        self.told.add(worker)
 
     def _end_of(self, reference: Any) -> WorkerEnd | Lost:
         errors = self.ray.exceptions

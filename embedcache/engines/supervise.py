@@ -48,7 +48,7 @@ class Fleet(Protocol[W]):
         ...
 
     def stop(self, worker: W) -> None:
-        """Ask a worker to commit what it has and end. One that ended already is no error."""
+        """Ask a worker to commit what it has and end; the second time, end it. One that ended already is no error."""
         ...
 
 
@@ -147,7 +147,7 @@ def take_part(job: BuildJob) -> WorkerEnd | Lost:
     """What a worker does, in the main thread of a process of its own, which must end with it."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
     try:
-        with stop_at_once("stopped while the encoder was loaded"):  # later a stop waits for a commit
+        with stop_at_once("stopped while the encoder was loaded", once=True):  # later a stop waits for a commit
             return _run(job)
     except StoppedError:
         return Lost("it was told to stop")
