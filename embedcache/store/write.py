@@ -61,17 +61,23 @@ def commit_task(
     for _, rows in sequences:
         _check_rows(layout, rows)
     try:
-        while True:
-            is_young = _young()
-            entries = _write_shards(files, layout, sequences)
-            if is_young():
-                shards = [_shard_name(number) for number in np.unique(entries["shard"]).tolist()]
-                return files.create(f"commits/{task}", encode_record(task, entries, extra), after=shards)
+        entries = _young_entries(files, layout, sequences)
+        shards = [_shard_name(number) for number in np.unique(entries["shard"]).tolist()]
+        return files.create(f"commits/{task}", encode_record(task, entries, extra), after=shards)
     except OSError as error:
         raise CacheError(
             f"{root}: writing {len(sequences)} sequences failed: {error.strerror or error}. "
             "Nothing of them was committed. Free space or mend the disk, then run the same command again."
         ) from error
+
+
+def _young_entries(files: Files, layout: Layout, sequences: Sequence[tuple[bytes, Array]]) -> Array:
+    """Write shards, again if ``gc`` may have taken them for those of a lost attempt; entries of the record."""
+    while True:
+        is_young = _young()
+        entries = _write_shards(files, layout, sequences)
+        if is_young():
+            return entries
 
 
 def _young() -> Callable[[], bool]:
