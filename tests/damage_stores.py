@@ -1,21 +1,26 @@
 """Damaged stores: what opens and passes ``verify`` has the bytes that were written, and a build mends the rest."""
 
 import functools
+import io
 import json
 import shutil
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
-from damage import Case, Outcome, attempt, require, workshop
+from damage import Case, DefectError, Outcome, attempt, require, shown, workshop
 from damage_store_files import damage_store
 from fakes import FakeEncoder, random_records
 from numpy.typing import NDArray
 
+import cli
 from embedcache.build import build_cache, build_products
 from embedcache.care import collect_cache, verify_cache
-from embedcache.info import describe_cache
+from embedcache.info import describe_cache, format_cache
 from embedcache.products import Product
 from embedcache.sequences import sequence_key
 from embedcache.store import EmbeddingStore, write_index
@@ -87,8 +92,11 @@ def store_case(kind: str, case: Case) -> Outcome:
     may_lose = damage_store(case, root, kind)
     names = (root.name, cache.name)
     check = attempt(lambda: check_store(root), *names)
-    attempt(lambda: describe_cache(cache), *names)
+    attempt(lambda: format_cache(describe_cache(cache)), *names)
     attempt(lambda: str(verify_cache(cache)), *names)
+    if case.rng.random() < 0.1:  # it takes longer than all the rest
+        command = case.rng.choice([["info"], ["verify"], ["gc", "--dry-run"]])
+        run_command([*command, "--json", "--cache", str(cache)], names)
     found = attempt(lambda: read_rows(root), *names)
     good = set[bytes]()
     if found is not None:
@@ -104,6 +112,27 @@ def store_case(kind: str, case: Case) -> Outcome:
     if check is None or check.is_damaged:
         return "refused"
     return case.read(found is not None and found[0] == whole_store(dtype))
+
+
+def run_command(arguments: list[str], names: Sequence[str]) -> None:
+    """A command ends with JSON and 0, or with one line and 1."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), mock.patch.object(sys, "argv", ["embedcache", *arguments]):
+        try:
+            cli.embedcache()
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0  # type: ignore[assignment]
+    text = err.getvalue()
+    require(code == 0 or (code == 1 and text.startswith("error: ")), f"{arguments[0]} ended with {code}: {text}")
+    require(text.count("\n") == code and (not code or text[:-1].isprintable()), f"{arguments[0]} said {text!r}")
+    require(not code or any(shown(name) in text for name in names), f"{arguments[0]} names none of {names}: {text!r}")
+    if code == 0 or out.getvalue():
+        json.loads(out.getvalue(), parse_constant=refuse_constant)
+
+
+def refuse_constant(name: str) -> None:
+    raise DefectError(f"{name} is no JSON")
 
 
 def check_rows(found: tuple[Rows, set[bytes]], check: StoreCheck | None, said: Rows, may_lose: bool) -> set[bytes]:

@@ -12,6 +12,8 @@ from embedcache.store import EmbeddingStore
 from embedcache.store.care import check_store, repair_store
 from embedcache.store.disk import UnreadableError
 from embedcache.store.files import LocalFiles
+from embedcache.store.leases import Attempt, Leases
+from embedcache.store.tasks import settle_tasks
 
 
 @pytest.fixture
@@ -27,16 +29,16 @@ def put_in_place(path: Path, kind: str) -> None:
     elif kind == "file":
         path.write_bytes(b"")
     else:
-        path.symlink_to(path.name)
+        path.symlink_to(path.name if kind == "loop" else "nowhere")
 
 
-@pytest.mark.parametrize("kind", ["directory", "loop"])
+@pytest.mark.parametrize("kind", ["directory", "loop", "dangling"])
 def test_what_is_no_file_cannot_be_read(tmp_path: Path, kind: str) -> None:
     (tmp_path / "x").touch()
     put_in_place(tmp_path / "x", kind)
     files = LocalFiles(tmp_path)
     for read in (files.read, files.read_array, lambda name: list(files.read_many([name]))):
-        with pytest.raises(UnreadableError, match=r"x cannot be read: (Is a directory|Too many levels)"):
+        with pytest.raises(UnreadableError, match=r"x cannot be read: (Is a directory|Too many levels|No such file)"):
             read("x")
     assert files.statuses("") == {} and files.temporaries() == {}
 
@@ -77,6 +79,17 @@ def test_a_directory_in_place_of_a_record_is_not_removed(root: Path) -> None:
     put_in_place(record, "directory")
     with pytest.raises(CacheError, match=r"cannot be removed: Is a directory\. Remove it by hand"):
         repair_store(root, check_store(root))
+
+
+@pytest.mark.parametrize("kind", ["directory", "loop", "dangling"])
+def test_a_lease_that_is_no_file_ends_the_build_in_one_line(root: Path, kind: str) -> None:
+    plan = settle_tasks(LocalFiles(root), "work", {b"k" * 16}, lambda keys: [list(keys)])
+    attempt = Attempt(plan[0].name, 0, 0, {})
+    (root / "claims/tasks").mkdir(exist_ok=True)
+    (root / attempt.name).touch()
+    put_in_place(root / attempt.name, kind)
+    with pytest.raises(CacheError, match=f"{attempt.name} cannot be read"):
+        Leases(LocalFiles(root)).acquire(attempt)
 
 
 def test_names_that_only_look_like_numbers_are_no_shards(root: Path) -> None:

@@ -1,5 +1,6 @@
 """Errors of the disk under a store, told in one line."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,11 @@ def reading(path: Path | str) -> Iterator[None]:
     """Within this block an OSError becomes an ``UnreadableError``; what is not there stays FileNotFoundError."""
     try:
         yield
-    except (FileNotFoundError, UnreadableError):
+    except UnreadableError:
+        raise
+    except FileNotFoundError as error:
+        if os.path.islink(path):  # noqa: PTH114 - of a link to nothing the name is taken, and whoever wants it waits
+            raise UnreadableError(path, error) from error
         raise
     except NotADirectoryError as error:  # a file stands where one of its folders was
         raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
@@ -38,6 +43,8 @@ def disk_errors(place: Place) -> Iterator[None]:
     """Within this block an OSError becomes a ``CacheError``: what workers note down about their work can fail too."""
     try:
         yield
+    except UnreadableError:  # tells more
+        raise
     except OSError as error:
         raise CacheError(
             f"{place} cannot be written: {error.strerror or error}. What is committed stays. Free space or mend the "
