@@ -55,14 +55,14 @@ def main() -> None:
 
 
 def compare(directory: Path, options: argparse.Namespace) -> list[Result]:
-    peaks: dict[str, list[float]] = {"build": [], "reader, its own memory": [], "reader with mapped pages": []}
+    peaks: dict[str, list[float]] = {"build": [], "reader (its own)": [], "reader with its mapped pages": []}
     sizes = [options.megabytes, options.megabytes * options.times]
     for size in sizes:
         store = str(directory / str(size))
         peaks["build"] += run_child("build", store, size, options.width)
         own, mapped = run_child("read", store, size, options.width)
-        peaks["reader, its own memory"].append(own)
-        peaks["reader with mapped pages"].append(mapped)
+        peaks["reader (its own)"].append(own)
+        peaks["reader with its mapped pages"].append(mapped)
     results = []
     for name, (small, large) in peaks.items():
         what = f"peak memory of a {name}, cache of {sizes[1]:,} MB over {sizes[0]:,} MB"

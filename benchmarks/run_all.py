@@ -51,7 +51,7 @@ SCRIPTS = (  # in the order of the table
     Script("memory", "bench_memory.py", (), ("--megabytes", "200")),
     Script("write", "bench_write.py", (), ("--tasks", "8")),
     Script("files", "bench_files.py", (), ("--megabytes", "500")),
-    Script("objects", "bench_objects.py", (), ("--megabytes", "20")),
+    Script("objects", "bench_objects.py", (), ("--megabytes", "60", "--batches", "2")),
 )
 
 
@@ -64,13 +64,14 @@ def main() -> None:
     parser.add_argument("--peers-python", default=sys.executable, help="interpreter that has the peers installed")
     options = parser.parse_args()
     chosen = choose([name.strip() for name in options.only.split(",") if name.strip()], cuda_name())
-    about = machine(options.peers_python)
+    about = f"{machine(options.peers_python)}; load at the start {os.getloadavg()[0]:.1f}"
     print(about, file=sys.stderr, flush=True)
     found, failed = list[Result](), list[str]()
     for script in chosen:
         results, is_sound = run(script, options.quick, options.peers_python)
         found += results
         failed += [] if is_sound else [script.name]
+    about += f"; load at the end {os.getloadavg()[0]:.1f}"
     print(as_text(about, found, options.markdown))
     missed = [result.what for result in found if result.verdict == "NO"]
     for line in [f"missed: {what}" for what in missed] + [f"failed: {name}" for name in failed]:

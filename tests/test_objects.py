@@ -24,6 +24,7 @@ from embedcache.store import EmbeddingStore, commit_task, create_store, list_sto
 from embedcache.store.files import Files, open_files
 from embedcache.store.layout import Array
 from embedcache.store.objects import ObjectFiles
+from embedcache.store.ranges import FetchedShards
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,7 @@ def test_sequences_beside_each_other_share_a_request(bucket: str, monkeypatch: p
         return found
 
     monkeypatch.setattr(ObjectFiles, "read_range", spy)
+    monkeypatch.setattr("embedcache.store.ranges.NEAR_BYTES", 5 * 24)
     wanted = {
         (0, 2): [("0", 0, 190)],  # 10 rows between, of 180
         (0, 2, 4): [("0", 0, 190), ("0", 200, 100)],  # 20 rows would be too many in vain
@@ -138,10 +140,31 @@ def test_sequences_beside_each_other_share_a_request(bucket: str, monkeypatch: p
         asked.clear()
         assert store.packed(batch).values.numpy().tobytes() == b"".join(written[i][1].tobytes() for i in batch)
         assert sorted(asked) == requests, batch
+    monkeypatch.setattr("embedcache.store.ranges.NEAR_BYTES", 20 * 24)
+    asked.clear()
+    store.packed([0, 2, 4])
+    assert asked == [("0", 0, 300)]
     monkeypatch.setattr("embedcache.store.ranges.REQUEST_BYTES", 180 * 24)
     asked.clear()
     store.packed([0, 1, 2])
     assert sorted(asked) == [("0", 0, 170), ("0", 170, 20)]
+
+
+def test_what_waits_for_its_reader_is_bounded_and_never_lost(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = f"{bucket}/bounded"
+    create_store(root, fake_spec(), shard_bytes=1 << 14)
+    written = sequences([20] * 30)
+    commit_task(root, written)
+    monkeypatch.setattr("embedcache.store.ranges.ADVISED_BYTES", 24 * 100)
+    store = EmbeddingStore(root)
+    store.advise(np.arange(30))
+    assert store.packed(range(30)).values.numpy().tobytes() == b"".join(rows.tobytes() for _, rows in written)
+    store.advise(np.arange(30))
+    shards = store._shards
+    assert isinstance(shards, FetchedShards) and len(shards._coming) == 5
+    assert store.packed([29, 0, 29]).values.equal(EmbeddingStore(root).packed([29, 0, 29]).values)
+    store.advise(np.arange(30))
+    assert len(shards._coming) == 5
 
 
 @pytest.mark.parametrize("rows_left", [140, 40], ids=["within the sequence", "before it"])

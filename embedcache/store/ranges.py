@@ -1,7 +1,7 @@
 """Shards in an object store: the rows of a sequence are one range of one object, fetched when they are asked for.
 
 A request takes tens of milliseconds before its first byte comes, so many run at once, and sequences that lie beside
-each other share one. What lies between them is fetched in vain, and stays under a sixteenth of what was asked for.
+each other share one. What lies between them is then fetched in vain, where that is quicker than to ask once more.
 """
 
 import threading
@@ -19,12 +19,13 @@ from embedcache.store.objects import REQUESTS_AT_ONCE, ObjectFiles
 __all__ = ["FetchedShards"]
 
 RowPlace = tuple[int, int, int]
-ADVISED_AT_MOST = 4096
-"""Sequences that may wait for their reader; the oldest are forgotten first, and fetched again if need be."""
+ADVISED_BYTES = 1 << 30
+"""So much may wait for its reader; the oldest sequences are forgotten first, and fetched again if need be."""
 REQUEST_BYTES = 8 << 20
 """Sequences share a request up to this size: one connection gives less than several beside each other."""
+NEAR_BYTES = 64 << 10
 VAIN_SHARE = 16
-"""Gaps between sequences are fetched if they are at most this part of the sequences of a request."""
+"""What lies between two sequences is fetched too if it is small, or at most this part of what is asked for."""
 
 
 class FetchedShards:
@@ -34,33 +35,40 @@ class FetchedShards:
         self.files, self.layout = files, layout
         self._pool = ThreadPoolExecutor(REQUESTS_AT_ONCE)
         self._coming: OrderedDict[RowPlace, Future[Tensor]] = OrderedDict()
+        self._coming_rows = 0
         self._lock = threading.Lock()
 
     def views(self, places: Iterable[RowPlace]) -> list[Tensor]:
         """Rows (tokens, columns) of each (shard, start, length), in memory of their own."""
         wanted = list(places)
-        self.advise(wanted)
+        self.files.check_process()  # a forked process has no threads to answer, and may have inherited a held lock
         with self._lock:
-            futures = [self._coming.get(place) for place in wanted]
-            for place in wanted:
-                self._coming.pop(place, None)
-        # a batch beyond ADVISED_AT_MOST has pushed out its own first sequences
-        return [
-            future.result() if future is not None else self._fetch([place])[0]
-            for place, future in zip(wanted, futures, strict=True)
-        ]
+            self._begin(wanted)
+            futures = [self._coming[place] for place in wanted]
+            for place in set(wanted):
+                self._forget(place)
+        return [future.result() for future in futures]
 
     def advise(self, places: Iterable[RowPlace]) -> None:
         """Begin to fetch these rows; returns before they are here."""
-        self.files.check_process()  # in a forked process the pool has no threads, and nobody would answer
+        self.files.check_process()
         with self._lock:
-            fresh = sorted({place for place in places if place not in self._coming})
-            for some in _requests(fresh, self.layout.row_bytes):
-                task = self._pool.submit(self._fetch, some)
-                for i, place in enumerate(some):
-                    self._coming[place] = _part(task, i)
-            while len(self._coming) > ADVISED_AT_MOST:
-                self._coming.popitem(last=False)
+            self._begin(places)
+            while self._coming_rows * self.layout.row_bytes > ADVISED_BYTES:
+                self._forget(next(iter(self._coming)))
+
+    def _begin(self, places: Iterable[RowPlace]) -> None:
+        """Ask for what is not on its way."""
+        fresh = sorted({place for place in places if place not in self._coming})
+        for some in _requests(fresh, self.layout.row_bytes):
+            task = self._pool.submit(self._fetch, some)
+            for i, place in enumerate(some):
+                self._coming[place] = _part(task, i)
+                self._coming_rows += place[2]
+
+    def _forget(self, place: RowPlace) -> None:
+        del self._coming[place]
+        self._coming_rows -= place[2]
 
     def _fetch(self, places: list[RowPlace]) -> list[Tensor]:
         """Rows of sequences that lie beside each other in one shard, by one request."""
@@ -91,13 +99,14 @@ class FetchedShards:
 
 def _requests(places: Iterable[RowPlace], row_bytes: int) -> Iterator[list[RowPlace]]:
     """Sorted places that share a request: of one shard, one behind the other, with little in between."""
-    some, n_rows, most = list[RowPlace](), 0, REQUEST_BYTES // row_bytes
+    some, n_rows = list[RowPlace](), 0
+    near, most = NEAR_BYTES // row_bytes, REQUEST_BYTES // row_bytes
     for place in places:
         shard, start, length = place
         if some:
-            n_all = start + length - some[0][1]
-            is_dense = n_all - n_rows - length <= n_rows // VAIN_SHARE
-            if shard != some[0][0] or not is_dense or n_all > most:
+            gap, n_all = start - some[-1][1] - some[-1][2], start + length - some[0][1]
+            is_beside = gap <= near or n_all - n_rows - length <= n_rows // VAIN_SHARE
+            if shard != some[0][0] or not is_beside or n_all > most:
                 yield some
                 some, n_rows = [], 0
         some.append(place)
