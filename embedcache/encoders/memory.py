@@ -1,7 +1,5 @@
 """Memory that runs out during a pass: how to know it, and how to have as much as possible for the next one."""
 
-import torch
-
 __all__ = ["OUT_OF_MEMORY", "empty_cache", "is_out_of_memory"]
 
 OUT_OF_MEMORY = (RuntimeError, MemoryError)
@@ -13,6 +11,8 @@ SIGNS = ("can't allocate memory", "not enough memory", "CUDA error: out of memor
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an encoder ran out of memory, on a GPU or on the host."""
+    import torch  # `embedcache --help` comes by this module
+
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
@@ -20,5 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def empty_cache() -> None:
     """Give back what torch keeps of a GPU for later, so that the next pass finds it in one piece."""
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
