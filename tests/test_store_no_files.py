@@ -12,6 +12,7 @@ from embedcache.store import EmbeddingStore
 from embedcache.store.care import check_store, repair_store
 from embedcache.store.disk import UnreadableError
 from embedcache.store.files import LocalFiles
+from embedcache.store.index import encode_record, read_record
 from embedcache.store.leases import Attempt, Leases
 from embedcache.store.tasks import settle_tasks
 
@@ -96,6 +97,17 @@ def test_names_that_only_look_like_numbers_are_no_shards(root: Path) -> None:
     for name in ("\u00b2", "\u0663", "9" * 12, "-1"):
         (root / "tokens" / "c" / name).mkdir()
     assert LocalFiles(root).claim_shard() == 1
+
+
+def test_a_record_of_a_shard_that_cannot_be_needs_no_memory_for_those_before_it(root: Path) -> None:
+    files = LocalFiles(root)
+    (task,) = files.names("commits")
+    entries = read_record(files, task)[0].copy()
+    entries["shard"][0] = 2**32 - 1
+    (root / "index.npy").unlink()
+    files.replace(f"commits/{task}", encode_record(task, entries))
+    with pytest.raises(CacheDamagedError, match="1 of 2 shards are missing or cut"):
+        EmbeddingStore(root).check_shards()
 
 
 def test_metadata_without_end_is_damaged(root: Path) -> None:

@@ -274,16 +274,16 @@ class EmbeddingStore(Mapping[bytes, Array]):
         Raises:
             CacheDamagedError: Some are missing or cut.
         """
-        shards = self._entries["shard"].astype(np.int64)
-        numbers = np.unique(shards).tolist()
-        n_rows = np.zeros(max(numbers, default=-1) + 1, np.int64)
-        np.maximum.at(n_rows, shards, self._entries["start"] + self.lengths)
+        shards = self._entries["shard"]
+        numbers = np.unique(shards)
+        n_rows = np.zeros(len(numbers), np.int64)  # never as many as the largest number: it may be a wrong one
+        np.maximum.at(n_rows, np.searchsorted(numbers, shards), self._entries["start"] + self.lengths)
         sizes = {name: status.size for name, status in self.files.statuses("tokens/c").items()}
         lost = [
             number
-            for number in numbers
+            for number, n in zip(numbers.tolist(), n_rows.tolist(), strict=True)
             if sizes.get(f"tokens/c/{number}/0", 0)
-            < -(-int(n_rows[number]) // INNER_ROWS) * self.layout.inner_bytes + self.layout.index_bytes
+            < -(-n // INNER_ROWS) * self.layout.inner_bytes + self.layout.index_bytes
         ]
         if lost:
             raise CacheDamagedError(
