@@ -21,7 +21,7 @@ changed, other encodings and control characters, rows of another length, letters
 come twice, sizes that disagree. Datasets and stores have checksums: there a changed byte must always be found, and only
 a commit record that is gone whole needs a list of what there should be (``verify --dataset``).
 
-    python benchmarks/fuzz_inputs.py [--count 10000] [--seed 0] [--workers 2]
+    [TMPDIR=/dev/shm] python benchmarks/fuzz_inputs.py [--count 10000] [--seed 0] [--workers 2]
     python benchmarks/fuzz_inputs.py --case 4711 --keep DIR     # one case again, with its files and its traceback
 """
 

@@ -1,6 +1,7 @@
 """Directories, links and files where a store has something else: named in one line, never a traceback."""
 
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -106,8 +107,12 @@ def test_a_record_of_a_shard_that_cannot_be_needs_no_memory_for_those_before_it(
     entries["shard"][0] = 2**32 - 1
     (root / "index.npy").unlink()
     files.replace(f"commits/{task}", encode_record(task, entries))
+    store = EmbeddingStore(root)
+    tracemalloc.start()
     with pytest.raises(CacheDamagedError, match="1 of 2 shards are missing or cut"):
-        EmbeddingStore(root).check_shards()
+        store.check_shards()
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def test_metadata_without_end_is_damaged(root: Path) -> None:
