@@ -1,7 +1,6 @@
 """What a build will cost, before anything is spent: tokens and bytes by counting, time from a short trial."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from embedcache.dataset import read_dataset
 from embedcache.encoders.registry import card, encoder_spec, layer_specs
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheError
-from embedcache.estimate_size import Size, count_size
+from embedcache.estimate_size import Size, count_sizes
 from embedcache.estimate_time import count_windows, drawn_options, try_out
 from embedcache.info import format_bytes
 from embedcache.job import BuildJob
@@ -139,7 +138,10 @@ def estimate_job(job: BuildJob, *, trial_seconds: float = 5.0) -> Estimate:
     present = [product.present for product in products]
     given_up = set() if job.retry or present[0] is None else quarantined_keys(products[0].files)
     with make_plan(dataset_records(found, job.modality), spec, present, given_up) as plan:
-        sizes = [count_size(plan, product, _planned(plan, products)) for product in products]
+        for product in products:
+            if product.layout is None:
+                product.layout = new_layout(product.spec, longest=product.longest_rows(max(plan.lengths, default=0)))
+        sizes = count_sizes(plan, products)
         windows = count_windows(plan.n_tokens, spec)
         trial = try_out(plan, job, name, trial_seconds) if trial_seconds > 0 else None
     stores = tuple(_store(product, size, plan) for product, size in zip(products, sizes, strict=True))
@@ -192,14 +194,6 @@ def _product(cache: str | Place, spec: EncoderSpec) -> Product:
         return Product(spec, store_path(cache, spec))
     store = EmbeddingStore.open(places[0])
     return Product(store.spec, places[0], store.layout, store)
-
-
-def _planned(plan: Plan, products: Sequence[Product]) -> list[Product]:
-    """Products with the layouts that the build will give them."""
-    for product in products:
-        if product.layout is None:
-            product.layout = new_layout(product.spec, longest=product.longest_rows(max(plan.lengths, default=0)))
-    return list(products)
 
 
 def _store(product: Product, size: Size, plan: Plan) -> StoreEstimate:

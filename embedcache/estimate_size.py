@@ -11,7 +11,7 @@ from embedcache.store.index import encode_record
 from embedcache.store.layout import ENTRY, INNER_ROWS, Layout
 from embedcache.store.write import cut_shards, task_name
 
-__all__ = ["Size", "count_size"]
+__all__ = ["Size", "count_sizes"]
 
 KEY_BYTES = 16
 NPY_HEAD = 128
@@ -28,37 +28,41 @@ class Size(NamedTuple):
     shards: int
 
 
-def count_size(plan: Plan, product: Product, products: Sequence[Product]) -> Size:
-    """Count what a build by one worker writes.
+def count_sizes(plan: Plan, products: Sequence[Product]) -> list[Size]:
+    """Count what a build by one worker writes, for each store.
 
     Args:
         plan: Sequences that a store of the build lacks.
-        product: The store; its layout is known.
-        products: All stores of the build, in their order: tasks hold what any of them lacks.
+        products: All stores of the build, with their layouts; the first keeps what workers agree on.
     """
+    tasks = plan.tasks(set(plan.keys), task_tokens(products, plan.total_tokens))
+    first, *others = [_count_size(plan, product, tasks) for product in products]
+    return [first._replace(size_bytes=first.size_bytes + KEY_BYTES * len(plan.keys)), *others]
+
+
+def _count_size(plan: Plan, product: Product, tasks: Sequence[Sequence[bytes]]) -> Size:
     layout = product.layout
     assert layout is not None
-    rows_of = dict(zip(plan.keys, map(product.n_rows, plan.lengths), strict=True))
-    lacking = set(_lacking(plan, product))
-    tasks = plan.tasks(set(plan.keys), task_tokens(products, plan.total_tokens))
-    sequences = rows = size_bytes = shards = 0
+    rows = np.array([product.n_rows(n_tokens) for n_tokens in plan.lengths], np.int64)
+    rows_of = {plan.keys[i]: int(rows[i]) for i in _lacking(plan, product)}
+    sequences = size_bytes = shards = 0
     for task in tasks:
-        lengths = [rows_of[key] for key in task if key in lacking]
+        lengths = [rows_of[key] for key in task if key in rows_of]
         for part in cut_shards(lengths, layout.shard_rows):
-            n_rows = sum(lengths[part])
-            size_bytes += -(-n_rows // INNER_ROWS) * layout.inner_bytes + layout.index_bytes
-            rows, shards = rows + n_rows, shards + 1
+            size_bytes += -(-sum(lengths[part]) // INNER_ROWS) * layout.inner_bytes + layout.index_bytes
+            shards += 1
         sequences += len(lengths)
         size_bytes += _record_bytes(task_name(task), len(lengths), layout)
-    if product is products[0]:
-        size_bytes += KEY_BYTES * len(plan.keys)  # the plan that its workers share
-    return Size(sequences, rows, size_bytes + _index_bytes(product, sequences, len(tasks)), shards)
+    n_rows = sum(rows_of.values())
+    return Size(sequences, n_rows, size_bytes + _index_bytes(product, sequences, len(tasks)), shards)
 
 
-def _lacking(plan: Plan, product: Product) -> list[bytes]:
+def _lacking(plan: Plan, product: Product) -> Sequence[int]:
+    """Numbers of the sequences that a store lacks."""
     if product.present is None:
-        return plan.keys
-    return [plan.keys[i] for i in np.flatnonzero(product.present.find(plan.keys) < 0).tolist()]
+        return range(len(plan.keys))
+    found: list[int] = np.flatnonzero(product.present.find(plan.keys) < 0).tolist()
+    return found
 
 
 def _record_bytes(name: str, n_sequences: int, layout: Layout) -> int:

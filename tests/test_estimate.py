@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -205,6 +207,16 @@ def test_what_a_build_refuses_an_estimate_refuses(dataset: Path, tmp_path: Path)
     for refuse in (told, run_job):
         with pytest.raises(InvalidSequenceError, match=r"takes 60\. Choose a crop"):
             refuse(of)
+
+
+def test_counting_needs_no_torch(dataset: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from embedcache.job import BuildJob; from embedcache.estimate import *;"
+        f"job = BuildJob(dataset=Path({str(dataset)!r}), cache={str(tmp_path)!r}, modality='rna', encoder='nt-v2-50m');"
+        "print(estimate_job(job, trial_seconds=0).sequences, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "180 False\n"
 
 
 # --- time ---
