@@ -48,6 +48,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import torch
 from damage import Case, DefectError, Outcome
 from damage_cases import CASES
+from report import Result as Row
+from report import add_json_option, report
 from tqdm import tqdm
 
 GOOD = ("refused", "unchanged", "counted", "valid")
@@ -191,6 +193,7 @@ def main() -> None:
     parser.add_argument("--kind", action="append", choices=list(CASES), help="this kind only; can be given again")
     parser.add_argument("--case", type=int, help="run the case of this number alone, and show its traceback")
     parser.add_argument("--keep", type=Path, help="new directory for the files of --case")
+    add_json_option(parser)
     options = parser.parse_args()
     if options.case is not None:
         again(options)
@@ -199,7 +202,7 @@ def main() -> None:
     numbers = [i for i in range(options.count) if not options.kind or kinds[i % len(kinds)] in options.kind]
     started, results = time.monotonic(), list[Result]()
     found = fuzz(numbers, seed=options.seed, workers=options.workers, limit=options.limit)
-    for result in tqdm(found, total=len(numbers), unit=" cases", disable=None):
+    for result in tqdm(found, total=len(numbers), unit=" cases", mininterval=1, disable=None):
         results.append(result)
         if result.outcome in BAD:
             print(f"case {result.number}, {result.kind}, {result.damage}: {result.outcome}\n{result.text}", flush=True)
@@ -207,6 +210,9 @@ def main() -> None:
     print(table("damage", Counter((one.damage.rpartition(": ")[2], one.outcome) for one in results)))
     bad = sorted(one.number for one in results if one.outcome in BAD)
     print(f"{len(results):,} cases of seed {options.seed} in {time.monotonic() - started:.0f} s, {len(bad)} bad", *bad)
+    what = f"{len(results):,} damaged inputs: tracebacks, hangs and damage accepted in silence"
+    if options.json:
+        report([Row(what, len(bad), bar=0, better="lower")], as_json=True)
     sys.exit(1 if bad else 0)
 
 
