@@ -1,4 +1,6 @@
+import os
 import shutil
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ from embedcache.build import build_cache
 from embedcache.care import verify_cache
 from embedcache.convert import ConvertReport, convert_store, converted_spec
 from embedcache.errors import CacheDamagedError, CacheError, InvalidSettingError
+from embedcache.interrupt import StoppedError
 from embedcache.store import EmbeddingStore, list_stores, store_path, transfer
 from embedcache.store.care import check_store
 from embedcache.store.files import open_files
@@ -147,6 +150,23 @@ def test_a_killed_conversion_goes_on_where_it_stopped(cache: str, monkeypatch: p
     again = convert_store(cache, "protein", "int8")
     assert (again.converted, again.present) == (0, len(exact)) and not check_store(report.store).damages
     assert len(EmbeddingStore(report.store)) == len(exact)
+
+
+def test_a_request_to_stop_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, commit = build(tmp_path, "float32"), transfer.commit_task
+
+    def asks_to_stop(*arguments: object, **named: object) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return commit(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(transfer, "commit_task", asks_to_stop)
+    with pytest.raises(StoppedError, match=r"Stopped after [1-9][\d,]* of [\d,]+ tokens") as caught:
+        convert_store(tmp_path, "protein", "bfloat16", shard_bytes=SHARD_BYTES // 2)
+    monkeypatch.undo()
+    assert caught.value.signal_number == signal.SIGTERM
+    store = EmbeddingStore(store_path(tmp_path, converted_spec(exact.spec, "bfloat16")))
+    assert 0 < len(store) < len(exact) and store.index_is_current and store.files.statuses("claims/tasks") == {}
+    assert convert_store(tmp_path, "protein", "bfloat16").present == len(store)
 
 
 def test_damage_does_not_spread(cache: str, tmp_path: Path) -> None:

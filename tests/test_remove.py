@@ -16,7 +16,7 @@ from fakes import FakeEncoder, random_records
 from embedcache.build import build_cache
 from embedcache.errors import CacheDamagedError, CacheError
 from embedcache.remove import describe_removal, remove_store
-from embedcache.store import EmbeddingStore, list_stores, store_path
+from embedcache.store import EmbeddingStore, find_store, list_stores, store_path
 from embedcache.store.files import Files, LocalFiles, open_files
 from embedcache.store.leases import Attempt, Leases
 from embedcache.store.objects import ObjectFiles
@@ -102,8 +102,10 @@ def test_a_damaged_store_can_be_removed(tmp_path: Path) -> None:
     root = Path(str(store.root))
     (root / "index.npy").unlink()
     sorted((root / "commits").iterdir())[0].write_bytes(b"")
+    (root / "zarr.json").write_bytes(b"{")
     with pytest.raises(CacheDamagedError):
         EmbeddingStore(root)
+    assert find_store(tmp_path, "protein", root.name) == root
     assert "unknown (damaged records)" in str(describe_removal(root))
     remove_store(root)
     assert not root.exists()

@@ -55,8 +55,8 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
     if len(matches) > 1:
         said = f"encoder {encoder}" if encoder else "no --encoder"
         raise CacheError(
-            f"{said} could mean {len(matches)} {modality} stores in {cache}: {_told_apart(matches)}. Give --encoder the "
-            f"whole name of one; with `heads`: --encoder {modality}={matches[0].name}."
+            f"{said} could mean {len(matches)} {modality} stores in {cache}: {_told_apart(matches)}. Give --encoder "
+            f"the whole name of one; with `heads`: --encoder {modality}={matches[0].name}."
         )
     return matches[0]
 
