@@ -40,6 +40,10 @@ class Script:
     device: str = "cpu"
 
 
+ON_CUDA = (  # a size that people run there, in batches that fill it
+    *("--device", "cuda", "--dtype", "bfloat16", "--encoder", "esm2-150m"),
+    *("--sequences", "2000", "--tokens-per-batch", "16384"),
+)
 SCRIPTS = (  # in the order of the table
     Script("build", "bench_build.py", (), ("--sequences", "100", "--rounds", "3")),
     Script("peers", "bench_peers.py", (), ("--sequences", "60", "--rounds", "2")),
@@ -84,7 +88,7 @@ def choose(names: Sequence[str], cuda: str | None) -> list[Script]:
     if unknown := sorted({*names} - {script.name for script in SCRIPTS}):
         sys.exit(f"no benchmark is named {unknown[0]!r}. Choose from: {', '.join(one.name for one in SCRIPTS)}.")
     chosen = [script for script in SCRIPTS if not names or script.name in names]
-    on_cuda = [replace(one, options=("--device", "cuda"), device="cuda") for one in chosen if one.name == "build"]
+    on_cuda = [replace(one, options=ON_CUDA, device="cuda") for one in chosen if one.name == "build"]
     return [*chosen[:1], *on_cuda, *chosen[1:]] if cuda and on_cuda else chosen
 
 
