@@ -120,7 +120,7 @@ class _Watch:
             return False
         now = _progress(self.job)
         self.lost, self.before = (self.lost + 1, now) if now == self.before else (1, now)
-        log.warning("worker %d was lost (%s)", number, end.how)
+        log.warning("worker %d was lost (%s); the report counts what it committed as there before", number, end.how)
         return self.lost < self.most
 
     def settle(self, end: WorkerEnd | Lost) -> WorkerEnd:
