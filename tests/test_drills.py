@@ -84,6 +84,30 @@ def test_of_64_attempts_at_a_task_one_is_committed(place: str) -> None:
     assert commit_task(place, [(b"k" * 16, rows[0][1])]) and len(claimed(place)) == len(numbers) + 1
 
 
+def test_a_shard_whose_answer_was_lost_is_written_again_under_another_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_store(tmp_path / "s", fake_spec(), shard_bytes=SHARD_BYTES)
+    create, lost = LocalFiles.create, list[str]()
+
+    def create_and_lose(files: LocalFiles, name: str, *given: object, **more: object) -> bool:
+        created = create(files, name, *given, **more)  # type: ignore[arg-type]
+        if name.startswith("tokens/c/") and len(lost) < 2:
+            lost.append(name)
+            return False
+        return created
+
+    monkeypatch.setattr(LocalFiles, "create", create_and_lose)
+    rows = np.ones((3, 12), "f2")
+    assert commit_task(tmp_path / "s", [(b"k" * 16, rows)])
+    store = EmbeddingStore(tmp_path / "s")
+    assert lost == ["tokens/c/0/0", "tokens/c/1/0"] and np.array_equal(np.asarray(store[b"k" * 16]), rows)
+    assert set(collect_garbage(tmp_path / "s", 0, dry_run=True).to_json().items()) >= {("shards", 2)}
+    monkeypatch.setattr(LocalFiles, "create", lambda *given, **more: create(*given, **more) and False)
+    with pytest.raises(CacheError, match="was claimed for this attempt"):
+        commit_task(tmp_path / "s", [(b"l" * 16, rows)])
+
+
 def test_three_workers_of_which_one_is_killed(place: str, tmp_path: Path) -> None:
     job = Job(place=place, notes=tmp_path / "notes", count=700, longest=30, pause=0.005, workers=11)
     workers = [start(job) for _ in range(3)]
