@@ -1,5 +1,7 @@
 """Packs: who shares one, what the model is told, and that unsound packing is refused."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +10,14 @@ import torch
 from torch import Tensor
 from transformers import EsmConfig, EsmModel
 
-from embedcache.encoders import blocks, packing
+from embedcache.build import build_cache
+from embedcache.encoders import blocks, packing, registry
 from embedcache.encoders.attention import attend_by_runs, packed_attention
+from embedcache.encoders.cards import CARDS
 from embedcache.encoders.packing import Vocabulary, check_packing
 from embedcache.encoders.tokens import esm_ids
 from embedcache.errors import EmbedCacheError
+from embedcache.sequences import SequenceRecord
 
 ESM = Vocabulary(ids=esm_ids, before=0, after=2)
 
@@ -78,6 +83,35 @@ def test_attention_that_leaks_between_sequences_is_refused(monkeypatch: pytest.M
     monkeypatch.setattr(blocks, "attend_by_runs", all_see_all)
     with pytest.raises(EmbedCacheError, match="would depend on the batch"):
         check_packing(esm_model(), ESM, "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"), [("esm2-8m", "protein"), ("nt-v2-50m", "rna"), ("nt-v1-500m-human-ref", "dna")]
+)
+def test_a_build_computes_no_padding(name: str, modality: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = replace(CARDS[name], name=f"narrow-{name}", width=64, layers=2, heads=4, feed_forward=128)
+    monkeypatch.setattr(registry, "CARDS", CARDS | {card.name: card})
+    encoder: Any = registry.load_encoder(card.name, modality, random_init=0)
+    computed: dict[str, int] = {"embeddings": 0, "block": 0}
+
+    def count(which: str) -> Any:
+        def hook(module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            computed[which] += inputs[0][..., 0].numel() if which == "block" else inputs[0].numel()
+
+        return hook
+
+    encoder.model.embeddings.word_embeddings.register_forward_hook(count("embeddings"))
+    encoder.model.encoder.layer[1].output.dense.register_forward_hook(count("block"))
+    draw = np.random.default_rng(0)
+    letters = list("LAGVSERT" if modality == "protein" else "ACGTN")
+    records = [
+        SequenceRecord(f"S{i}", "".join(draw.choice(letters, size=n)), modality)
+        for i, n in enumerate(draw.integers(1, 700, 40))
+    ]
+    build_cache(records, encoder, tmp_path / "store", tokens_per_batch=1500)
+    special = 1 if encoder.vocabulary.after is None else 2
+    needed = sum(encoder.spec.n_tokens(record.sequence) + special for record in records)
+    assert computed == {"embeddings": needed, "block": needed}
 
 
 @pytest.mark.gpu
