@@ -232,10 +232,14 @@ def drill(root: str, directory: Path, options: argparse.Namespace) -> Tally:
         notes = directory / f"notes{tally.builds}"
         notes.mkdir()
         build = Build(f"{root}/killed{tally.builds}", notes, options, whole, tally)
-        for _ in range(WORKERS):
-            build.start()
-        disturb(build, rng, options)
-        build.finish()
+        try:
+            for _ in range(WORKERS):
+                build.start()
+            disturb(build, rng, options)
+            build.finish()
+        finally:
+            for worker in build.workers:
+                worker.kill()
         print(
             f"{tally.kills} kills in {tally.builds} builds: {tally.in_work} hit work, lost {tally.lost}, "
             f"again {tally.again}, too much {tally.too_much}, wrong {tally.wrong}",
