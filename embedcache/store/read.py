@@ -1,5 +1,6 @@
 """Reading a store: which sequences it has, and batches of their rows, copied in one call."""
 
+import mmap
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -229,6 +230,8 @@ class EmbeddingStore(Mapping[bytes, Array]):
             depth: Buffers of the ring.
             ahead: How many batches ahead the disk is asked to read.
         """
+        import torch
+
         capacity = max((int(self.lengths[batch[batch >= 0]].sum()) for batch in batches), default=0)
         ring = list["Tensor"]()
 
@@ -240,7 +243,9 @@ class EmbeddingStore(Mapping[bytes, Array]):
         with ThreadPoolExecutor(1) as loader:
             for batch in batches[:ahead]:
                 loader.submit(self.advise, batch)
-            ring += (self.empty(capacity).zero_() for _ in range(min(depth, len(batches))))  # touched while it reads
+            for _ in range(min(depth, len(batches))):  # meanwhile
+                ring.append(self.empty(capacity))
+                ring[-1].view(torch.uint8).flatten()[:: mmap.PAGESIZE] = 0  # so that memory is given now, and all of it
             pending = deque(loader.submit(load, i) for i in range(min(depth, len(batches))))
             for i in range(depth, len(batches) + depth):
                 if pending:
