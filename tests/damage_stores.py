@@ -109,9 +109,9 @@ def store_case(kind: str, case: Case) -> Outcome:
             require(again[0].get(key) == whole_store(dtype)[key], f"gc or the index lost {key.hex()}")
     if kind == "claims" or case.rng.random() < 0.2:
         repair(cache, root, dtype)
-    if check is None or check.is_damaged:
+    if check is None or check.is_damaged or found is None:
         return "refused"
-    return case.read(found is not None and found[0] == whole_store(dtype))
+    return case.read(found[0] == whole_store(dtype))
 
 
 def run_command(arguments: list[str], names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from fakes import FakeEncoder, random_records
 
 from embedcache.build import build_cache
 from embedcache.errors import CacheDamagedError, CacheError
-from embedcache.store import EmbeddingStore
+from embedcache.store import EmbeddingStore, write_index
 from embedcache.store.care import check_store, repair_store
 from embedcache.store.disk import UnreadableError
 from embedcache.store.files import LocalFiles
@@ -55,15 +55,25 @@ def test_what_lies_below_a_file_is_not_there(tmp_path: Path) -> None:
     files.remove(["x/y"])
 
 
-@pytest.mark.parametrize("name", ["zarr.json", "commits", "index.npy"])
+@pytest.mark.parametrize("name", ["zarr.json", "commits"])
 @pytest.mark.parametrize("kind", ["directory", "loop", "file"])
 def test_a_store_names_what_cannot_be_read(root: Path, name: str, kind: str) -> None:
     put_in_place(root / name, kind)
-    if (name, kind) in {("commits", "directory"), ("index.npy", "file")}:
-        EmbeddingStore(root)  # an empty folder of records is an empty store; an index is made again
+    if (name, kind) == ("commits", "directory"):
+        assert len(EmbeddingStore(root)) == 0  # an empty folder of records is an empty store
         return
     with pytest.raises(CacheError, match=name):
         EmbeddingStore(root)
+
+
+@pytest.mark.parametrize("kind", ["loop", "dangling", "file"])
+def test_an_index_that_cannot_be_read_is_made_again(root: Path, kind: str) -> None:
+    whole = EmbeddingStore(root)
+    put_in_place(root / "index.npy", kind)
+    found = EmbeddingStore(root)
+    assert list(found) == list(whole) and not found.index_is_current
+    write_index(root)
+    assert EmbeddingStore(root).index_is_current
 
 
 @pytest.mark.parametrize("kind", ["directory", "loop", "file"])

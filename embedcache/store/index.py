@@ -171,19 +171,19 @@ def search_keys(high: Array, low: Array, wanted_high: Array, wanted_low: Array) 
 
 
 def read_index(files: Files) -> tuple[Array, list[str]]:
-    """What ``write_index`` saved; nothing if there is no file or it is not ours, for the records know all."""
+    """What ``write_index`` saved; nothing if it cannot be read or is not ours, for the records know all."""
     nothing: tuple[Array, list[str]] = np.zeros(0, ENTRY), []
     try:
         data = files.read_array("index.npy")
         entries, end = _array_at(data, 0)
         names, _ = _array_at(data, end)
         tasks: list[str] = names.tolist()
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError) as error:
+        if isinstance(error.__cause__, IsADirectoryError):  # no index could ever take its place
+            raise CacheDamagedError(
+                f"{files.place / 'index.npy'} is a directory. Remove it; it is made again."
+            ) from error
         return nothing
-    except OSError as error:
-        raise CacheDamagedError(
-            f"{files.place / 'index.npy'} cannot be read: {error.strerror}. Delete it; it is made again."
-        ) from error
     is_ours = entries.dtype == ENTRY and names.dtype.kind == "U"
     return (entries, tasks) if is_ours and data[-4:].tobytes() == np.uint32(crc32c(entries)).tobytes() else nothing
 
