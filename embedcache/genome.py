@@ -153,11 +153,15 @@ def _measure(where: str, data: mmap.mmap, start: int, stop: int) -> _Contig:
         )
     if wrong_at >= 0:
         line, place = divmod(wrong_at - start, line_bytes)
-        raise InvalidSequenceError(
-            f"{where}: base {line * letters + place + 1} is {data[wrong_at : wrong_at + 1]!r}. Allowed letters: A C G "
-            "T U N and IUPAC codes. Copy or download the file again, or write N."
-        )
+        raise _no_base(f"{where}: base {line * letters + place + 1}", data[wrong_at : wrong_at + 1])
     return _Contig(n_lines * letters + rest, start, letters, line_bytes)
+
+
+def _no_base(where: str, letter: bytes) -> InvalidSequenceError:
+    return InvalidSequenceError(
+        f"{where} is {letter!r}. Allowed letters: A C G T U N and IUPAC codes. Copy or download the file again, or "
+        "write N."
+    )
 
 
 @contextmanager
