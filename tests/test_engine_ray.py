@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from brittle import (
@@ -21,7 +23,7 @@ from brittle import (
 )
 
 from embedcache.engines import run_build
-from embedcache.errors import InvalidSettingError, MissingDependencyError
+from embedcache.errors import EmbedCacheError, InvalidSettingError, MissingDependencyError
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +69,14 @@ def test_what_ray_cannot_do_is_said_before_it_starts(tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'isoheads\[ray\]'"):
         run_build(job, engine="ray")
+
+
+def test_a_cluster_that_does_not_answer_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_proteins(tmp_path / "dataset", 3)
+    fake = SimpleNamespace(is_initialized=lambda: False, exceptions=SimpleNamespace(RayError=KeyError))
+    monkeypatch.setattr("embedcache.engines.ray_cluster._import_ray", lambda _: fake)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(EmbedCacheError, match=f"no Ray cluster at {address}: .*refused.*address=host:port"):
+            run_build(brittle_job(tmp_path), engine="ray", options={"address": address})

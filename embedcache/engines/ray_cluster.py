@@ -7,6 +7,7 @@ again by itself (``max_retries=0``), since only the store knows whether a lost w
 import logging
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -80,8 +81,9 @@ def _cluster(address: str | None, workers: int, num_cpus: float | None) -> Itera
         }
     try:
         with stop_at_once("Stopped while Ray was started. Run the same command to go on."):
+            _check_answers(address)
             ray.init(**settings)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise EmbedCacheError(
             f"no Ray cluster at {address}: {error}. Give --engine-option address=host:port of one that runs, or "
             "address=local to start one."
@@ -90,6 +92,13 @@ def _cluster(address: str | None, workers: int, num_cpus: float | None) -> Itera
         yield ray, cores
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError unless somebody listens there: Ray itself would try for a quarter of an hour."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _import_ray(address: str) -> Any:
