@@ -1,14 +1,13 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import FakeEncoder, fake_spec, random_records
+from worker_builds import Job, begun, run_to_the_end, start
 
 from embedcache.batching import by_length, cut_by_tokens
 from embedcache.build import build_cache
@@ -147,65 +146,36 @@ def test_a_stop_request_keeps_what_was_finished(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-SLOW_BUILD = """
-import sys, time, torch
-sys.path.insert(0, sys.argv[2])
-from fakes import FakeEncoder, random_records
-from embedcache.build import build_cache
-class Slow(FakeEncoder):
-    def encode(self, sequences):
-        time.sleep(0.002)
-        return super().encode(sequences)
-print("ready", flush=True)
-while True:
-    records = random_records(1500, longest=60)
-    if build_cache(records, Slow(), sys.argv[1], tokens_per_batch=256, shard_bytes=1 << 14).computed == 0:
-        break
-print("done", flush=True)
-"""
-
-
-def start_build(store: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SLOW_BUILD, str(store), str(Path(__file__).parent)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    return process
-
-
 def test_killed_builds_leave_nothing_torn_and_end_in_the_same_bytes(tmp_path: Path) -> None:
-    records = random_records(1500, longest=60)
-    build_cache(records, FakeEncoder(), tmp_path / "undisturbed", shard_bytes=SHARD_BYTES)
+    build_cache(random_records(900, longest=60), FakeEncoder(), tmp_path / "undisturbed", shard_bytes=SHARD_BYTES)
     undisturbed = EmbeddingStore(tmp_path / "undisturbed")
+    job = Job(place=str(tmp_path / "killed"), notes=tmp_path / "notes", count=900, workers=1, pause=0.005)
     rng, committed = random.Random(0), 0
     for _ in range(6):
-        process = start_build(tmp_path / "killed")
-        time.sleep(rng.uniform(0, 0.8))
+        process = start(job)
+        until = time.monotonic() + 30
+        while not (job.notes / str(process.pid)).exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.5))
         process.kill()
-        process.communicate()
-        if (tmp_path / "killed" / "zarr.json").exists():
-            store = EmbeddingStore(tmp_path / "killed")
-            assert store.damaged() == [] and len(store) >= committed
-            committed = len(store)
-            assert all(np.array_equal(store[key], undisturbed[key]) for key in store)
-    process = start_build(tmp_path / "killed")
-    out, _ = process.communicate(timeout=60)
-    assert out == "done\n" and process.returncode == 0
-    store = EmbeddingStore(tmp_path / "killed")
-    assert set(store) == set(undisturbed), [
-        (p.name, p.read_text())
-        for p in (tmp_path / "killed" / "claims").rglob("*")
-        if p.is_file() and "plans" not in str(p)
-    ]
-    assert all(store[key].tobytes() == undisturbed[key].tobytes() for key in store)
+        process.join()
+        store = EmbeddingStore(tmp_path / "killed")
+        assert store.damaged() == [] and len(store) >= committed
+        committed = len(store)
+        assert all(store[key].tobytes() == undisturbed[key].tobytes() for key in store)
     assert committed > 0
+    assert run_to_the_end(job, [start(job)]) == 0
+    store = EmbeddingStore(tmp_path / "killed")
+    assert set(store) == set(undisturbed) and store.damaged() == []
+    assert all(store[key].tobytes() == undisturbed[key].tobytes() for key in store)
 
 
 def test_two_builds_of_one_store_at_once_end_right(tmp_path: Path) -> None:
-    processes = [start_build(tmp_path / "s") for _ in range(2)]
-    assert [process.communicate(timeout=60)[0] for process in processes] == ["done\n"] * 2
+    job = Job(place=str(tmp_path / "s"), notes=tmp_path / "notes", count=900, workers=1, pause=0.005)
+    assert run_to_the_end(job, [start(job) for _ in range(2)]) == 0
     store = EmbeddingStore(tmp_path / "s")
-    assert len(store) == len({record.sequence for record in random_records(1500, longest=60)})
-    assert store.damaged() == []
+    assert len(store) == len({record.sequence for record in random_records(900, longest=60)})
+    assert store.damaged() == [] and len(begun(job.notes)) == len(store)
 
 
 def test_a_spec_survives_json() -> None:

@@ -160,24 +160,6 @@ def test_a_sequence_is_given_up_after_three_deaths_alone_and_not_after_two(tmp_p
         assert_right(place, wanted)
 
 
-def test_one_of_three_workers_is_killed_and_its_work_is_done_by_others(tmp_path: Path) -> None:
-    job = Job(place=str(tmp_path / "s"), notes=tmp_path / "notes", count=700, pause=0.005)
-    workers = [start(job) for _ in range(3)]
-    victim = workers[1]
-    wait_for((job.notes / str(victim.pid)).exists)
-    time.sleep(0.1)
-    victim.kill()
-    assert run_to_the_end(job, workers) == 1
-    wanted = {record.sequence for record in random_records(700, longest=60)}
-    assert_right(job.place, wanted)
-    files = LocalFiles(tmp_path / "s")
-    assert len(committed_tasks(files)) >= 12
-    assert len(read_records(files, committed_tasks(files))) == len(wanted)
-    twice = Counter(begun(job.notes)) - Counter(wanted)
-    tokens_of_a_task = SHARD_BYTES // 24
-    assert sum(len(sequence) * count for sequence, count in twice.items()) <= 2 * tokens_of_a_task
-
-
 def test_a_sequence_that_kills_and_one_that_raises_are_skipped_and_all_others_embedded(tmp_path: Path) -> None:
     records = random_records(300, longest=60)
     ordered = sorted({record.sequence for record in records}, key=len)
