@@ -10,7 +10,8 @@ reads 8 MiB ahead as here). Measured on 2 shared cores at load 2: 1.4 (1.1 to 2.
 1.00 bytes (5 by the map). The disk gives 1,650 MB/s at best, to readers of whole megabytes in four threads; prefetch
 had 1,480 to 1,660 and the map 1,000 to 1,200 of it, so that 1.5 is about the most there can be in an epoch. Populating
 the maps, reading into the ring (``pread``), a thread for advice alone and twice the depth changed nothing beyond the
-noise. Where the machine is busy (load 6) both wait for the processor: 1.2 and 2.9.
+noise. Where the machine is busy both wait for the processor, of which they use the same: 1.2 and 2.9 at load 6, 1.1 and
+1.7 at load 8.
 
     python benchmarks/bench_cold.py [--width 640] [--megabytes 2000] [--rounds 5] [--sample 0.15] [--json]
 """
@@ -41,6 +42,7 @@ class Reading(NamedTuple):
     """One pass over some batches."""
 
     seconds: float
+    cpu_seconds: float
     read_over_asked: float
 
 
@@ -75,6 +77,7 @@ def compare(directory: Path, lengths: np.ndarray, options: argparse.Namespace, n
     ratios = [theirs.seconds / own.seconds for theirs, own in zip(plain, ours, strict=True)]
     rates = [share * lengths.sum() * width * 2 / 1e6 / own.seconds for own in ours]
     amplified, theirs = (statistics.median(one.read_over_asked for one in found) for found in (ours, plain))
+    cpu = statistics.median(theirs.cpu_seconds / own.cpu_seconds for theirs, own in zip(plain, ours, strict=True))
     title = f"cold {name}, width {width}"
     return [
         Result(f"{title}: prefetch, MB/s", statistics.median(rates), note=spread(rates)),
@@ -83,7 +86,7 @@ def compare(directory: Path, lengths: np.ndarray, options: argparse.Namespace, n
             statistics.median(ratios),
             1.15,
             1.5,
-            note=spread(ratios),
+            note=f"{spread(ratios)}; CPU {cpu:.3g}",
         ),
         Result(
             f"{title}: bytes read for a byte asked for",
@@ -103,11 +106,11 @@ def time_cold(read: Read, directory: Path, width: int, lengths: np.ndarray, batc
     gc.collect()  # a map that is still there keeps its pages
     stayed = drop_pages([path for name in ("store", "flat") for path in files_below(directory / name)])
     assert stayed < 0.01, f"{stayed:.1%} of the pages stayed in memory: this is no cold read"
-    before, started = bytes_read(), time.perf_counter()
+    before, started, began = bytes_read(), time.perf_counter(), time.process_time()
     read(directory, width, lengths, batches)
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - began
     asked = sum(int(lengths[batch].sum()) for batch in batches) * width * 2
-    return Reading(seconds, (bytes_read() - before) / asked)
+    return Reading(seconds, cpu_seconds, (bytes_read() - before) / asked)
 
 
 def by_prefetch(directory: Path, width: int, lengths: np.ndarray, batches: list[np.ndarray]) -> None:
