@@ -51,7 +51,10 @@ def encoders(
 def verify(
     cache: CacheOption = "cache",
     dataset: Annotated[
-        Path | None, typer.Option(help="Also look whether every sequence of this dataset is there.")
+        Path | None,
+        typer.Option(
+            help="Also look whether every sequence of this dataset is there, and name damaged ones by transcript."
+        ),
     ] = None,
     repair: Annotated[
         bool, typer.Option(help="Withdraw damaged commits, so that the next build computes them. Not during a build.")
@@ -107,7 +110,7 @@ def convert(
 
 def merge(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Roots of the caches to copy from; they stay as they are.")
+        list[str], typer.Argument(metavar="SOURCE", help="Roots of the caches to copy from; they stay as they are.")
     ],
     cache: CacheOption = "cache",
     dataset: Annotated[

@@ -46,6 +46,7 @@ def arrays(largest: float) -> st.SearchStrategy[Rows]:
 
 
 @given(rows=arrays(float(np.float32(1e38))), data=st.data())
+@settings(derandomize=True, deadline=None)
 def test_int8_is_at_most_half_a_scale_off(rows: Rows, data: st.DataObject) -> None:
     elements = st.floats(-float(np.float32(1e37)), float(np.float32(1e37)), width=32)
     mean = data.draw(hnp.arrays(np.float32, rows.shape[1], elements=elements))
@@ -78,7 +79,7 @@ def test_the_scale_is_a_float32_in_the_last_bytes() -> None:
 
 
 @given(rows=arrays(1e4), data=st.data())
-@settings(max_examples=50)
+@settings(max_examples=50, derandomize=True, deadline=None)
 def test_a_row_is_stored_alike_alone_and_among_others(rows: Rows, data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from(DTYPES))
     mean = normal(1, rows.shape[1])[0]
@@ -90,6 +91,7 @@ def test_a_row_is_stored_alike_alone_and_among_others(rows: Rows, data: st.DataO
 
 
 @given(rows=arrays(float(np.float32(3e38))))
+@settings(derandomize=True, deadline=None)
 def test_bfloat16_is_the_rounding_of_torch_and_of_the_bits(rows: Rows) -> None:
     stored = encode_rows(rows, "bfloat16")
     assert stored.dtype == np.uint16
@@ -99,6 +101,7 @@ def test_bfloat16_is_the_rounding_of_torch_and_of_the_bits(rows: Rows) -> None:
 
 
 @given(rows=arrays(6e4))
+@settings(derandomize=True, deadline=None)
 def test_float_types_are_stored_as_they_are(rows: Rows) -> None:
     assert encode_rows(rows, "float32").tobytes() == rows.tobytes()
     assert encode_rows(rows, "float16").tobytes() == rows.astype(np.float16).tobytes()
