@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import mmap
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -107,7 +108,8 @@ class Genome:
 def _index(path: Path, data: mmap.mmap) -> Iterator[tuple[str, _Contig]]:
     """Name and place of each contig; the lines of a contig are all of one length, the last may be shorter."""
     seen: set[str] = set()
-    at = next((i for i in range(len(data)) if data[i : i + 1] not in (b"\r", b"\n")), len(data))
+    begin = re.search(rb"[^\r\n]", data)
+    at = begin.start() if begin else len(data)
     if data[at : at + 1] != b">":
         found = data[at : at + 20].decode("utf-8", "replace")
         raise InvalidInputError(f"{path} begins with {found!r}. Expected FASTA: a line >ID, then letters.")
@@ -125,8 +127,11 @@ def _index(path: Path, data: mmap.mmap) -> Iterator[tuple[str, _Contig]]:
 def _measure(where: str, data: mmap.mmap, start: int, stop: int) -> _Contig:
     """Check the lines of one contig, which lie from ``start`` to ``stop``."""
     after = stop
-    while stop > start and data[stop - 1] in b"\r\n":  # the last line end, and empty lines behind it
-        stop -= 1
+    kept = b""
+    while stop > start and not kept:  # the last line end, and empty lines behind it
+        tail = data[max(start, stop - 65_536) : stop]
+        kept = tail.rstrip(b"\r\n")
+        stop -= len(tail) - len(kept)
     if stop == start:
         raise InvalidInputError(f"{where} has no letters. Give it letters, or drop the record.")
     end = data.find(b"\n", start, stop)

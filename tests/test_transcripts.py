@@ -123,6 +123,17 @@ def test_a_genome_that_cannot_be_used_gives_one_line(tmp_path: Path, content: by
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("before", [0, 1, 70_000])
+@pytest.mark.parametrize("behind", [0, 1, 65_535, 65_536, 65_537, 200_000])
+def test_empty_lines_around_the_letters_say_nothing(tmp_path: Path, before: int, behind: int) -> None:
+    (tmp_path / "g.fa").write_text("\n" * before + ">one\nACGT\nAC" + "\n" * behind)
+    with open_genome(tmp_path / "g.fa") as genome:
+        assert genome.contigs == {"one": 6} and genome.fetch("one", 0, 6) == "ACGTAC"
+    (tmp_path / "n.fa").write_text(">one" + "\n" * (behind + 1))
+    with pytest.raises(InvalidInputError, match="no letters"), open_genome(tmp_path / "n.fa"):
+        pass
+
+
 def test_a_missing_genome_gives_one_line(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="does not exist"), open_genome(tmp_path / "no.fa"):
         pass
