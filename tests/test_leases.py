@@ -93,15 +93,15 @@ def test_silence_by_the_watchers_own_clock_is_death(tmp_path: Path, clock: Clock
 
 @pytest.mark.usefixtures("elsewhere")
 def test_a_heartbeat_keeps_a_lease_alive_while_the_work_moves(tmp_path: Path) -> None:
-    watcher = Leases(LocalFiles(tmp_path), ttl=0.6)
-    with Leases(LocalFiles(tmp_path), ttl=0.6, stalled_seconds=1.5) as holder:
+    watcher = Leases(LocalFiles(tmp_path), ttl=1.2)
+    with Leases(LocalFiles(tmp_path), ttl=1.2, stalled_seconds=2.2) as holder:
         attempt = holder.survey(["a"]).free[0]
         assert holder.acquire(attempt)
-        until = time.monotonic() + 1.3
+        until = time.monotonic() + 2.0
         while time.monotonic() < until:
             assert watcher.survey(["a"]).must_wait
             time.sleep(0.05)
-        until = time.monotonic() + 10  # it does not move any more: a hung call
+        until = time.monotonic() + 20  # it does not move any more: a hung call
         while watcher.survey(["a"]).must_wait:
             assert time.monotonic() < until, "a worker that hangs keeps its lease for ever"
             time.sleep(0.05)
