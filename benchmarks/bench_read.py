@@ -9,7 +9,7 @@ The ratio of CPU times beside each is disturbed less by other work; zarr-python 
 
 Expected from a prototype of the same bytes at width 640: 1.03 of the memory map, 24 times zarr-python, 3.8 times HDF5.
 Measured on 2 shared cores at load 2: 1.08, 21.5 and 3.4 (8.1 GB/s, which is what copying memory gives there: nothing
-is left to win above it); at load 9: 1.03, 18.8 and 4.1.
+is left to win above it), in a single pass; at load 8, the best of three passes: 1.05, 20.9 and 4.0.
 
     python benchmarks/bench_read.py [--width 640] [--megabytes 1000] [--batches 40] [--json]
 """
