@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers import EsmConfig, EsmModel
 
@@ -33,12 +35,26 @@ def esm_model(**changes: Any) -> EsmModel:
     return EsmModel(EsmConfig(**(settings | changes)), add_pooling_layer=False).eval()
 
 
-def test_a_pack_keeps_its_budget_and_long_or_very_short_sequences_are_alone() -> None:
+def test_packs_are_about_as_large_as_each_other_and_long_or_very_short_sequences_are_alone() -> None:
     lengths = [3, 50, 90, 40, 200, 10]
     order = [4, 2, 1, 3, 5, 0]
     assert list(packing._packs(order, lengths, 100, 12)) == [[4], [2], [1, 3], [5], [0]]
-    assert list(packing._packs(order, lengths, 100, 0)) == [[4], [2], [1, 3, 5], [0]]
+    assert list(packing._packs(order, lengths, 100, 0)) == [[4], [2], [1, 3, 5, 0]]
     assert list(packing._packs(order, lengths, 1000, 0)) == [order]
+    assert [len(pack) for pack in packing._packs(range(7), [300] * 7, 1024, 0)] == [4, 3]  # 3, 3 and 1 if filled up
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.lists(st.integers(2, 900), min_size=1, max_size=60), st.integers(100, 1200), st.integers(0, 12))
+def test_every_sequence_is_in_one_pack_in_order_and_packs_have_a_bound(
+    lengths: list[int], budget: int, shortest: int
+) -> None:
+    lengths = sorted(lengths, reverse=True)
+    packs = list(packing._packs(range(len(lengths)), lengths, budget, shortest))
+    assert [i for pack in packs for i in pack] == list(range(len(lengths)))
+    for pack in packs:
+        assert len(pack) == 1 or sum(lengths[i] for i in pack) <= 1.5 * budget + lengths[pack[-1]] / 2
+        assert len(pack) == 1 or lengths[pack[-1]] >= shortest
 
 
 def test_positions_restart_and_equal_neighbours_share_a_call() -> None:

@@ -32,7 +32,7 @@ from embedcache.ragged import Ragged
 __all__ = ["PackedEncoder", "Vocabulary", "check_packing"]
 
 CPU_PACK_TOKENS = 1024
-"""Tokens of one pass for each thread of a CPU; more are slower, for activations leave its cache."""
+"""Tokens of one pass, about, for each thread of a CPU; more are slower, for activations leave its cache."""
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.03, torch.float16: 0.01}
 """Largest difference between a pack and single runs, relative to the largest value, by compute dtype."""
 
@@ -185,15 +185,22 @@ def _shortest_in_pack(threads: int) -> int:
 
 
 def _packs(order: Sequence[int], lengths: Sequence[int], budget: int, shortest: int) -> Iterator[list[int]]:
-    """Split the order into packs of at most ``budget`` tokens, or of one sequence that is longer or too short."""
+    """Split the order into packs of about ``budget`` tokens, as equal as whole sequences allow.
+
+    What is left over when packs are filled one by one would be a small pack, and small ones are slow. A sequence
+    that is longer than its pack should be has one of its own, and so has one shorter than ``shortest``.
+    """
     pack: list[int] = []
-    used = 0
+    used, share, left = 0, 0.0, sum(lengths)
     for i in order:
-        if pack and (used + lengths[i] > budget or lengths[i] < shortest):
+        if pack and (used + lengths[i] / 2 > share or lengths[i] < shortest):
             yield pack
             pack, used = [], 0
+        if not pack:
+            share = left / max(1, round(left / budget))
         pack.append(i)
         used += lengths[i]
+        left -= lengths[i]
     yield pack
 
 
