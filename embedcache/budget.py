@@ -7,7 +7,7 @@ from embedcache.encoders.spec import Encoder
 __all__ = ["CPU_TOKENS", "CudaMemory", "Memory", "find_budget"]
 
 CPU_TOKENS = 2048
-"""On a CPU more tokens a call cost 15 %: activations leave its caches."""
+"""For each thread of a CPU: a call of about two passes; more tokens gain nothing, for a pass takes what caches like."""
 TRIAL_TOKENS = 4096
 LEAST, MOST = 2048, 131_072
 """A GPU is filled long before the upper bound; more would only make what a killed worker loses larger."""
@@ -68,7 +68,9 @@ def find_budget(encoder: Encoder, device: str, memory: Memory | None = None) -> 
         At most ``MOST``; at least ``LEAST``, which the build halves should it be too many.
     """
     if device == "cpu":
-        return CPU_TOKENS
+        import torch
+
+        return CPU_TOKENS * torch.get_num_threads()
     memory = memory or CudaMemory(device)
     sequence = _trial_sequence(encoder)
     n_tokens = encoder.spec.n_tokens(sequence)

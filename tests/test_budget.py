@@ -54,7 +54,7 @@ def test_a_budget_fills_the_share_of_the_free_memory() -> None:
 
 def test_a_budget_has_bounds_and_a_cpu_needs_no_trial() -> None:
     encoder = FakeEncoder()
-    assert find_budget(encoder, "cpu") == CPU_TOKENS
+    assert find_budget(encoder, "cpu") == CPU_TOKENS * torch.get_num_threads()
     assert encoder.batches == []
     assert find_budget(encoder, "cuda", FakeMemory(encoder, 10_000_000, 100 * MEGABYTE)) == LEAST
     assert find_budget(encoder, "cuda:1", FakeMemory(encoder, 1, 10**12)) == MOST
