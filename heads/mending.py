@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from embedcache.encoders.cards import CARDS
+from embedcache.encoders.plugins import find_card
 from embedcache.encoders.spec import EncoderSpec, StoreDtype
 from embedcache.place import Place
 
@@ -42,8 +42,9 @@ def how_to_fill(spec: EncoderSpec, dataset: Path, cache: str | Place) -> str:
 def _build(spec: EncoderSpec) -> str:
     """``embedcache build`` with what the spec has and the defaults of its encoder have not."""
     name, flags = _card_name(spec)
-    limit = CARDS[name].max_tokens if name in CARDS else 0
-    rule = CARDS[name].crops.get(spec.modality, "error") if name in CARDS and spec.max_tokens else "error"
+    known = find_card(name)
+    limit = known.max_tokens if known else 0
+    rule = known.crops.get(spec.modality, "error") if known and spec.max_tokens else "error"
     settings = {
         "layer": (spec.layer, -1),
         "pooling": (spec.pooling, "none"),
@@ -61,6 +62,6 @@ def _card_name(spec: EncoderSpec) -> tuple[str, list[str]]:
     """Name of the card, and the option for drawn weights: ``esm2-8m-random3`` is esm2-8m with --random-init 3."""
     seed = spec.weights.removeprefix("seed:")
     for suffix in (f"-random{seed}", f"-seed{seed}"):
-        if spec.weights.startswith("seed:") and spec.name.endswith(suffix) and spec.name not in CARDS:
+        if spec.weights.startswith("seed:") and spec.name.endswith(suffix) and find_card(spec.name) is None:
             return spec.name.removesuffix(suffix), [f"--random-init {seed}"]
     return spec.name, []

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from embedcache.encoders.cards import CARDS, EncoderCard
 from embedcache.errors import InvalidInputError
 
-__all__ = ["load_plugins"]
+__all__ = ["find_card", "load_plugins"]
 
 GROUP = "embedcache.encoders"
 VARIABLE = "EMBEDCACHE_ENCODERS"
@@ -28,6 +28,17 @@ def load_plugins() -> None:
     for found, source in _plugin_cards():
         if CARDS.setdefault(found.name, found) != found:
             raise InvalidInputError(f"Encoder {found.name!r} from {source} is known with another card. Rename it.")
+
+
+def find_card(name: str) -> EncoderCard | None:
+    """The card of an encoder, of plug-ins too; None if there is none.
+
+    Raises:
+        InvalidInputError: See ``load_plugins``.
+    """
+    if name not in CARDS:
+        load_plugins()
+    return CARDS.get(name)
 
 
 def _plugin_cards() -> Iterator[tuple[EncoderCard, str]]:

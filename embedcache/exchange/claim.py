@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass, replace
 
 from embedcache.encoders.cards import CARDS
-from embedcache.encoders.registry import card, encoder_spec
+from embedcache.encoders.plugins import find_card
+from embedcache.encoders.registry import encoder_spec
 from embedcache.encoders.spec import ComputeDtype, EncoderSpec, StoreDtype
 from embedcache.encoders.tokens import Crop, count_tokens
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
@@ -48,7 +49,8 @@ class Claim:
 
 def layers_of(encoder: str) -> int:
     """Layers of an encoder, 0 if it has no card."""
-    return CARDS[encoder].layers if encoder in CARDS else 0
+    known = find_card(encoder)
+    return known.layers if known else 0
 
 
 def claimed_spec(
@@ -120,14 +122,13 @@ def _from_record(claim: Claim, record: EncoderSpec, modality: Modality) -> Encod
 
 def _from_card(claim: Claim, modality: Modality, first: Entry, layer: int | None) -> EncoderSpec:
     chosen = claim.layer if layer is None else layer
-    if claim.encoder not in CARDS:
+    if (known := find_card(claim.encoder)) is None:
         return _without_card(claim, modality, first, chosen)
-    if claim.tokens not in (None, CARDS[claim.encoder].tokens):
+    if claim.tokens not in (None, known.tokens):
         raise InvalidSettingError(
-            f"Encoder {claim.encoder} has tokens {CARDS[claim.encoder].tokens!r}, not {claim.tokens!r}. "
-            "Leave out --tokens."
+            f"Encoder {claim.encoder} has tokens {known.tokens!r}, not {claim.tokens!r}. Leave out --tokens."
         )
-    is_drawn = bool(card(claim.encoder).weights)
+    is_drawn = bool(known.weights)
     spec = encoder_spec(
         claim.encoder,
         modality,
@@ -139,8 +140,7 @@ def _from_card(claim: Claim, modality: Modality, first: Entry, layer: int | None
     )
     if is_drawn:
         return spec
-    repository = card(claim.encoder).repository
-    return replace(spec, name=claim.encoder, model_id=repository, weights=CLAIMED + repository)
+    return replace(spec, name=claim.encoder, model_id=known.repository, weights=CLAIMED + known.repository)
 
 
 def _without_card(claim: Claim, modality: Modality, first: Entry, layer: int | None) -> EncoderSpec:
