@@ -67,7 +67,7 @@ class CacheCheck:
         return asdict(self)
 
     def __str__(self) -> str:
-        lines = [str(store) for store in self.stores] or ["No stores."]
+        lines = [str(store) for store in self.stores]
         if self.names:
             lines.append(f"damaged: {_some([name for names in self.names.values() for name in names])}")
         lines += [f"{store}: {absent}" for store, absent in self.absent.items() if absent.sequences]
@@ -103,9 +103,11 @@ def verify_cache(cache: str | Place, *, dataset: Path | None = None, repair: boo
         repair: Withdraw damaged commits.
 
     Raises:
-        CacheError: There is no such cache.
+        CacheError: There is no such cache, or nothing in it to check.
     """
     found, places = _read(dataset), list(_stores(cache))
+    if not places:
+        raise CacheError(f"{cache} holds no stores. Give the root of a cache, the directory above dna, rna, protein.")
     sizes = [sum(one.size for one in open_files(path).statuses("tokens/c").values()) for path in places]
     with Progress(sum(sizes), "B", "verify") as progress:
         checks = tuple(check_store(path, progress.update) for path in places)

@@ -84,7 +84,11 @@ def gc(
     from embedcache.care import collect_cache
 
     found = collect_cache(cache, older_than_hours, dry_run=dry_run)
-    print(json.dumps([one.to_json() for one in found], indent=1) if as_json else "\n".join(map(str, found)))
+    print(
+        json.dumps([one.to_json() for one in found], indent=1)
+        if as_json
+        else "\n".join(map(str, found)) or "No stores."
+    )
 
 
 def convert(

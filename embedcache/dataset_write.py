@@ -29,6 +29,7 @@ from embedcache.dataset import (
 from embedcache.errors import InvalidInputError, UnknownNameError
 from embedcache.interrupt import stop_at_once
 from embedcache.partial import make_partial, remove_abandoned
+from embedcache.place import check_local
 from embedcache.sequences import MODALITIES, Modality, sequence_key
 from embedcache.splits import check_splits
 from embedcache.text import read_start
@@ -79,10 +80,9 @@ def made_by_same_command(path: Path, info: Mapping[str, Any]) -> Dataset | None:
 
 def _is_taken(path: Path) -> bool:
     """Whether anything but an empty directory is at the place of the output."""
+    check_local(path)
     try:
-        if path.is_dir():
-            return any(path.iterdir())
-        return path.is_symlink() or path.exists()
+        return any(path.iterdir()) if path.is_dir() else path.is_symlink() or path.exists()
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be looked at: {error.strerror}. Choose another --output.") from error
 

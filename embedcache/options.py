@@ -19,7 +19,7 @@ DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, or auto: a G
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
-def parse_pairs(option: str, values: Sequence[str]) -> dict[str, str]:
+def parse_pairs(option: str, values: Sequence[str], example: str = "A=B") -> dict[str, str]:
     """``["rna=x", "dna=y"]`` as a mapping.
 
     Raises:
@@ -29,7 +29,9 @@ def parse_pairs(option: str, values: Sequence[str]) -> dict[str, str]:
     for value in values:
         name, sign, chosen = value.partition("=")
         if not (name and sign and chosen) or name in pairs:
-            raise InvalidSettingError(f"{option} {value!r} is not NAME=VALUE with each name once. Write {option} A=B.")
+            raise InvalidSettingError(
+                f"{option} {value!r} is not NAME=VALUE with each name once. Write {option} {example}."
+            )
         pairs[name] = chosen
     return pairs
 
@@ -40,7 +42,7 @@ def parse_by_modality(option: str, values: Sequence[str]) -> dict[Modality, str]
     Raises:
         UnknownNameError: Something else than a modality stands on the left.
     """
-    pairs = parse_pairs(option, values)
+    pairs = parse_pairs(option, values, "rna=VALUE")
     if unknown := set(pairs) - set(MODALITIES):
         raise UnknownNameError("modality", min(unknown), MODALITIES)
     return {modality: pairs[modality] for modality in MODALITIES if modality in pairs}

@@ -1,5 +1,6 @@
 """Where a cache lies: a directory of a local disk, or a URL of an object store."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -7,7 +8,7 @@ from urllib.parse import urlsplit
 
 from embedcache.errors import InvalidSettingError
 
-__all__ = ["ObjectUrl", "Place", "parse_place"]
+__all__ = ["ObjectUrl", "Place", "check_local", "parse_place"]
 
 SCHEMES = ("s3",)
 """Object stores whose conditional writes were tested; obstore knows more."""
@@ -63,3 +64,15 @@ def parse_place(text: str | Place) -> Place:
     if parts.scheme not in SCHEMES or not parts.netloc:
         raise InvalidSettingError(f"{text!r} is no place for a cache. Give a directory, or s3://bucket/path.")
     return ObjectUrl(text.rstrip("/"))
+
+
+def check_local(path: Path) -> None:
+    """Refuse an address that was taken for a path: it lost a slash, and would become a folder named ``s3:``.
+
+    Raises:
+        InvalidSettingError: It is one.
+    """
+    if re.match("[a-z][a-z0-9]+:/", str(path)):
+        raise InvalidSettingError(
+            f"{path} is no path of this machine, and only a cache can lie elsewhere. Give a path."
+        )

@@ -86,6 +86,11 @@ def test_verify_tells_damage_by_its_exit_and_repairs_on_request(root: Path) -> N
         verify_cache(cache / "none")
 
 
+def test_a_place_without_stores_is_not_all_right(root: Path) -> None:
+    with pytest.raises(CacheError, match=r"holds no stores\. Give the root of a cache"):
+        verify_cache(root.parent)
+
+
 def test_with_a_dataset_damage_and_absence_are_told_by_transcript(tmp_path: Path) -> None:
     study = make_study(tmp_path, n_genes=12)
     dataset = read_dataset(study.dataset)

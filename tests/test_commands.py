@@ -78,6 +78,21 @@ def test_the_main_job_through_the_commands(tmp_path: Path) -> None:
         pytest.param("embedcache", "prepare fasta", 2, "Give --dna", id="nothing to prepare"),
         pytest.param("embedcache", "prepare simulate --encoder rma=x", 1, "Did you mean 'rna'", id="unknown side"),
         pytest.param("embedcache", "prepare simulate --encoder rna", 2, "NAME=VALUE", id="no pair"),
+        pytest.param("embedcache", "prepare simulate --output s3://b/x", 2, "only a cache", id="an address"),
+        pytest.param(
+            "embedcache",
+            "export --format parquet --output x --modality rna --modality protein",
+            2,
+            "parquet holds one modality a file",
+            id="modality twice",
+        ),
+        pytest.param(
+            "embedcache",
+            "export --format h5ad --output x --modality rna,protein --encoder nt",
+            2,
+            "Write --encoder rna=VALUE",
+            id="whose encoder",
+        ),
         pytest.param("embedcache", "prepare simulate --share rna=much", 2, "number", id="no number"),
         pytest.param(
             "embedcache", "prepare genome --genome g --gtf t --genetic-code Mito=x", 2, "Mito=3", id="no table"

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from exchange_study import Study, make_study
 
-from embedcache.errors import CacheError, CacheIncompleteError, InvalidInputError, InvalidSettingError
+from embedcache.errors import (
+    CacheDamagedError,
+    CacheError,
+    CacheIncompleteError,
+    InvalidInputError,
+    InvalidSettingError,
+)
 from embedcache.exchange.export import export_embeddings
 from embedcache.exchange.hdf5_file import writing
 from embedcache.exchange.output import new_output
@@ -38,6 +44,29 @@ def test_nothing_is_overwritten(study: Study, tmp_path: Path, name: str, there: 
     with pytest.raises(InvalidInputError, match=r"x exists already\. Choose another --output"):
         study.export(name, path)
     assert names(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_embeddings_are_not_exported(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("anndata")
+    study = make_study(tmp_path, ["MKVLAAG", "MKV"])
+    shard = tmp_path / "cache" / "protein" / study.spec.directory / "tokens" / "c" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[3] ^= 64
+    shard.write_bytes(data)
+    with pytest.raises(CacheDamagedError, match=r"embedding of 'p0' is damaged in .*verify --repair"):
+        study.export(name, tmp_path / "out" / "x")
+    assert names(tmp_path) == ["cache", "dataset"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_address_is_no_path(study: Study, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidSettingError, match="only a cache can lie elsewhere"):
+        study.export(name, Path("s3://bucket/x"))
+    with pytest.raises(InvalidSettingError, match="only a cache can lie elsewhere"):
+        study.import_(name, Path("s3://bucket/x"), tmp_path / "cache")
+    assert names(tmp_path) == []
 
 
 def names(path: Path) -> list[str]:

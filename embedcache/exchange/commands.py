@@ -29,7 +29,7 @@ FormatOption = Annotated[
 def export_command(
     format: FormatOption,  # noqa: A002 - the name of the option
     modality: Annotated[
-        str,
+        list[str],
         typer.Option(
             metavar="dna|rna|protein", help="Which sequences; h5ad takes several: dna,rna.", show_default=False
         ),
@@ -61,7 +61,7 @@ def export_command(
     """Write the embeddings of a dataset in the format of another tool."""
     from embedcache.exchange.export import export_embeddings
 
-    modalities = [_modality(name) for name in modality.split(",")]
+    modalities = [_modality(name) for name in ",".join(modality).split(",")]
     report = export_embeddings(
         format=format,
         modalities=modalities,

@@ -18,7 +18,7 @@ from embedcache.exchange.formats import EmbeddingFile, Entry, FormatName, ReadOp
 from embedcache.exchange.wanted import Wanted, read_wanted
 from embedcache.info import format_bytes
 from embedcache.interrupt import stop_at_once, stop_requests
-from embedcache.place import Place
+from embedcache.place import Place, check_local
 from embedcache.progress import Progress
 from embedcache.sequences import Modality
 from embedcache.store import EmbeddingStore, commit_task, create_store, store_path, write_index
@@ -95,6 +95,7 @@ def import_embeddings(
         StoppedError: A signal asked to stop; what was imported is kept.
     """
     started, chosen = time.monotonic(), exchange_format(format)
+    check_local(input)
     options = ReadOptions(
         modality=modality, encoder=claim.encoder, layer=claim.layer, n_layers=layers_of(claim.encoder), pooled=pooled
     )

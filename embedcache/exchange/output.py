@@ -10,6 +10,7 @@ from typing import Literal
 from embedcache.errors import InvalidInputError
 from embedcache.interrupt import stop_at_once
 from embedcache.partial import make_partial, remove_abandoned
+from embedcache.place import check_local
 from embedcache.store.files import sync_directory
 
 __all__ = ["check_new", "new_output"]
@@ -20,7 +21,9 @@ def check_new(path: Path) -> None:
 
     Raises:
         InvalidInputError: It is taken.
+        InvalidSettingError: It is the address of an object store.
     """
+    check_local(path)
     if os.path.lexists(path):
         raise InvalidInputError(f"{path} exists already. Choose another --output, or remove it first.")
 

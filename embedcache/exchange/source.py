@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from embedcache.dataset import Dataset
 from embedcache.encoders.pooling import pool_rows
 from embedcache.encoders.spec import EncoderSpec
-from embedcache.errors import CacheIncompleteError, InvalidInputError
+from embedcache.errors import CacheDamagedError, CacheIncompleteError, InvalidInputError
 from embedcache.progress import Progress
 from embedcache.sequences import MODALITIES, Modality
+from embedcache.store.layout import REPAIR
 from embedcache.store.read import EmbeddingStore
 
 __all__ = ["ExportSource", "open_source", "provenance", "recorded_spec"]
@@ -73,17 +74,30 @@ class ExportSource:
 
         Raises:
             InvalidInputError: A number is too large for float16.
+            CacheDamagedError: Its bytes are not those that were committed.
         """
-        return self._cast(self.store[key], key, dtype)
+        return self._cast(self._read(key), key, dtype)
 
     def mean(self, key: bytes, dtype: str = "float32") -> NDArray[Any]:
         """Mean of the rows of a sequence, (width,), summed in float64.
 
         Raises:
             InvalidInputError: A number is too large for float16.
+            CacheDamagedError: Its bytes are not those that were committed.
         """
-        pooled = pool_rows(np.asarray(self.store[key], np.float32), "mean")
+        pooled = pool_rows(np.asarray(self._read(key), np.float32), "mean")
         return self._cast(pooled[0], key, dtype)
+
+    def _read(self, key: bytes) -> NDArray[Any]:
+        """``store[key]``, its checksum compared: nobody could tell later that an output was made of damaged bytes."""
+        position = int(self.store.find([key])[0])
+        stored = self.store.view(position)
+        if not self.store.is_whole(position, stored):
+            raise CacheDamagedError(
+                f"{self.modality} embedding of {self.ids[key][0]!r} is damaged in {self.store.root}. {REPAIR}"
+            )
+        rows = self.store.decode(stored)
+        return (rows.float() if self.store.dtype == "bfloat16" else rows).numpy()
 
     def _cast(self, values: NDArray[Any], key: bytes, dtype: str) -> NDArray[Any]:
         with np.errstate(over="ignore"):  # told below, with the ID

@@ -267,11 +267,13 @@ class EmbeddingStore(Mapping[bytes, Array]):
 
     def damaged(self) -> list[int]:
         """Positions of sequences whose bytes are not those of their record."""
+        return [p for p in range(len(self)) if not self.is_whole(p, self.view(p))]
+
+    def is_whole(self, position: int, rows: "Tensor") -> bool:
+        """Whether the bytes of a ``view`` are those that were committed."""
         import torch
 
-        return [
-            p for p in range(len(self)) if crc32c(self.view(p).view(torch.uint8).numpy()) != self._entries["crc"][p]
-        ]
+        return bool(crc32c(rows.view(torch.uint8).numpy()) == self._entries["crc"][position])
 
     def check_shards(self) -> None:
         """Look whether every committed shard is there in its length; reads nothing but sizes.
