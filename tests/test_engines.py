@@ -1,5 +1,6 @@
 """Workers that die, that are told to stop, that share the work: what is embedded in the end, and what is said."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -30,7 +31,7 @@ from brittle import (
 from embedcache.embedding import DeviceLostError
 from embedcache.encoders.registry import CARDS, card, register_encoder
 from embedcache.engines import WorkerEnd, run_build
-from embedcache.engines.local import _gpus
+from embedcache.engines.local import _gpus, _work
 from embedcache.engines.supervise import MOST_LOST, Lost, supervise, take_part
 from embedcache.errors import CacheError, EmbedCacheError, InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.interrupt import StoppedError, stop_requests
@@ -104,6 +105,30 @@ def test_a_signal_stops_all_and_starts_none(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match="Run the same command to go on"):
         run_script(tmp_path, fleet, 2)
     assert fleet.stopped == [0, 1] and len(fleet.started) == 2
+
+
+def test_a_worker_that_ends_at_the_signal_is_not_called_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Ctrl-C reaches a worker that still imports; its end may come before the parent has told it anything."""
+
+    class Hasty(Script):
+        def ended(self, running: Mapping[int, int]) -> list[tuple[int, WorkerEnd | Lost]]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return [(number, Lost("it was told to stop")) for number in running]
+
+    fleet = Hasty({})
+    with pytest.raises(StoppedError):
+        run_script(tmp_path, fleet, 2)
+    assert len(fleet.started) == 2 and "was lost" not in caplog.text
+
+
+def test_a_worker_whose_parent_was_killed_ends_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedcache.engines.local.take_part", lambda _: Lost("it was told to stop"))
+    monkeypatch.setattr("embedcache.engines.local.signal.signal", lambda *_: None)  # that of the tests stays
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    ours.close()
+    _work(brittle_job(tmp_path), 0, None, theirs)
 
 
 def test_an_error_while_workers_are_started_ends_those_that_run(tmp_path: Path) -> None:

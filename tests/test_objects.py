@@ -241,6 +241,12 @@ def test_a_server_that_does_not_answer_is_told_in_one_line(bucket: str, monkeypa
     assert "\n" not in str(caught.value) and SECRET not in str(caught.value)
 
 
+def test_a_bucket_that_is_not_there_is_told_by_the_code_of_the_answer(bucket: str) -> None:
+    with pytest.raises(CacheError, match=r"404 Not Found, NoSuchBucket\)") as caught:
+        list(list_stores(f"{bucket}-of-nobody/cache"))
+    assert "<" not in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_a_forked_process_says_that_it_needs_spawn(bucket: str) -> None:
     root = f"{bucket}/forked"
     create_store(root, fake_spec())

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -74,7 +75,9 @@ def _work(job: BuildJob, number: int, gpu: str | None, result: Connection) -> No
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # before torch is imported
     Progress.hidden = number > 0  # each worker counts the work of all: one bar is enough
     threading.Thread(target=_follow_parent, daemon=True).start()
-    result.send(take_part(job))
+    end = take_part(job)
+    with suppress(BrokenPipeError):  # the parent was killed: nobody is left to tell
+        result.send(end)
 
 
 def _follow_parent() -> None:

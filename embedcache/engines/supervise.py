@@ -73,7 +73,7 @@ def supervise(fleet: Fleet[W], job: BuildJob, workers: int) -> Iterator[WorkerEn
                         fleet.stop(worker)
                 for number, end in fleet.ended(running):
                     del running[number]
-                    if watch.is_to_be_replaced(number, end):
+                    if not stop and watch.is_to_be_replaced(number, end):
                         running[number] = fleet.start(replace(job, retry=False), number)
                     else:
                         yield watch.settle(end)

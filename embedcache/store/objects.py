@@ -6,6 +6,7 @@ is sent in one piece, so that no incomplete multipart upload can be left behind.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -159,8 +160,10 @@ class ObjectFiles:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of an error, without the address that was asked for."""
-    text = str(error).strip().splitlines()
-    first = text[0] if text else ""
+    """The first line of an error, without the address that was asked for; of an XML answer only its code."""
+    text = str(error).strip()
+    first = (text.splitlines() or [""])[0].partition(": <?xml")[0]
+    if code := re.search(r"<Code>(\w+)</Code>", text):
+        first += f", {code[1]}"  # such as NoSuchBucket
     words = [word for word in first.split() if "://" not in word and "Signature" not in word]
     return f"{type(error).__name__}: {' '.join(words)[:200]}"
