@@ -7,7 +7,7 @@ from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Literal, get_args
 
-from embedcache.errors import InvalidInputError, InvalidSequenceError
+from embedcache.errors import InvalidInputError, InvalidSequenceError, UnknownNameError
 from embedcache.text import control_character, read_lines
 
 __all__ = [
@@ -90,7 +90,10 @@ def read_fasta(path: Path | str, modality: Modality) -> Iterator[SequenceRecord]
         InvalidSequenceError: A letter that is not allowed or a record without letters, with ID and line.
         InvalidInputError: No record, text before the first header, a header without ID, an ID that comes
             twice, a control character in a header, a damaged file.
+        UnknownNameError: No such modality.
     """
+    if modality not in MODALITIES:
+        raise UnknownNameError("modality", modality, MODALITIES)
     path = Path(path)
     seen: set[str] = set()
     for line_number, identifier, parts in _raw_records(path):

@@ -114,6 +114,8 @@ def test_wrong_names_and_settings_say_what_is_right() -> None:
         encoder_spec("nt-v2-50m", "rna", random_init=-1)
     with pytest.raises(UnknownNameError, match="Did you mean 'bfloat16'"):
         encoder_spec("nt-v2-50m", "rna", random_init=0, dtype="bfloat")  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match=r"modality 'proteins'\. Did you mean 'protein'"):
+        encoder_spec("esm2-8m", "proteins", random_init=0)  # type: ignore[arg-type]
 
 
 def test_a_spec_made_without_loading_is_that_of_the_loaded_encoder() -> None:
@@ -129,6 +131,14 @@ class Composition:
 
     def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
         return [np.array([[x == y for y in "ACGT"] for x in one], np.float32) for one in sequences]
+
+
+@pytest.mark.parametrize("loader", ["nowhere:load", "embedcache.encoders.esm:lode", "embedcache.encoders.esm"])
+def test_a_loader_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, loader: str) -> None:
+    monkeypatch.setattr("embedcache.encoders.registry.CARDS", dict(CARDS))
+    register_encoder(replace(card("tiny-random-dna"), name="lost", loader=loader))
+    with pytest.raises(InvalidInputError, match=f"'{loader}' from the card of lost cannot be imported.*PYTHONPATH"):
+        load_encoder("lost", "dna")
 
 
 def test_a_plug_in_needs_a_card_and_one_method(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,18 @@ from damage_bytes import END_OF_BGZF, bgzf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedcache.errors import InvalidInputError, InvalidSequenceError
+from embedcache.errors import InvalidInputError, InvalidSequenceError, UnknownNameError
 from embedcache.sequences import Modality, normalise, read_fasta, sequence_key
 
 
 def write(path: Path, text: str) -> Path:
     path.write_bytes(text.encode())
     return path
+
+
+def test_a_modality_that_is_none_is_not_read_as_rna(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="Unknown modality 'RNA'"):
+        list(read_fasta(write(tmp_path / "a.fa", ">a\nACGT\n"), "RNA"))  # type: ignore[arg-type]
 
 
 def test_fasta_is_read_whatever_its_form(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import os
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
 from embedcache.encoders.cards import CARDS, EncoderCard
 from embedcache.errors import InvalidInputError
 
-__all__ = ["find_card", "load_plugins"]
+__all__ = ["find_card", "import_place", "load_plugins"]
 
 GROUP = "embedcache.encoders"
 VARIABLE = "EMBEDCACHE_ENCODERS"
@@ -50,14 +51,24 @@ def _plugin_cards() -> Iterator[tuple[EncoderCard, str]]:
             yield _card(place.strip(), VARIABLE), VARIABLE
 
 
-def _card(place: str, source: str) -> EncoderCard:
+def import_place(place: str, source: str, what: str) -> Any:
+    """What stands at ``module:NAME``.
+
+    Raises:
+        InvalidInputError: Nothing does; ``source`` named it, and ``what`` should be there.
+    """
     module, _, name = place.partition(":")
     try:
-        found = getattr(import_module(module), name)
+        return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise InvalidInputError(
-            f"{place!r} from {source} cannot be imported: {error}. Write module:NAME of an EncoderCard, or remove it."
+            f"{place!r} from {source} cannot be imported: {error}. Write module:NAME of {what}, with the folder of the "
+            "module on PYTHONPATH, or remove it."
         ) from error
+
+
+def _card(place: str, source: str) -> EncoderCard:
+    found = import_place(place, source, "an EncoderCard")
     if not isinstance(found, EncoderCard):
         raise InvalidInputError(f"{place!r} from {source} is a {type(found).__name__}, expected an EncoderCard.")
     return found

@@ -6,13 +6,12 @@ hashes its weights. Loaders are imported when their encoder is first loaded.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
 
 from embedcache.encoders.cards import CARDS, PAPER_ENCODERS, TINY_ENCODERS, EncoderCard
 from embedcache.encoders.layers import OneLayer
-from embedcache.encoders.plugins import load_plugins
+from embedcache.encoders.plugins import import_place, load_plugins
 from embedcache.encoders.spec import ComputeDtype, Encoder, EncoderSpec, LayeredEncoder, StoreDtype
 from embedcache.encoders.tokens import Crop
 from embedcache.encoders.windows import WindowedEncoder
@@ -206,7 +205,7 @@ def _drawn_spec(
     pooling: str = "none",
 ) -> EncoderSpec:
     """The spec from the card alone; ``weights`` in it stays empty where files decide."""
-    _check_choices(dtype=(dtype, ComputeDtype), store_dtype=(store_dtype, StoreDtype))
+    _check_choices(modality=(modality, Modality), dtype=(dtype, ComputeDtype), store_dtype=(store_dtype, StoreDtype))
     if crop is not None:
         _check_choices(crop=(crop, Crop))
     check_reads(found, modality)
@@ -294,6 +293,5 @@ def _with_weights(found: EncoderCard, spec: EncoderSpec, directory: Path | None)
 
 def _loader(found: EncoderCard) -> Loader:
     if found.name not in _LOADERS:
-        module, _, function = found.loader.partition(":")
-        _LOADERS[found.name] = getattr(import_module(module), function)
+        _LOADERS[found.name] = import_place(found.loader, f"the card of {found.name}", "its loader")
     return _LOADERS[found.name]
