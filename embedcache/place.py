@@ -47,11 +47,17 @@ def parse_place(text: str | Place) -> Place:
     """What a user wrote, as a place.
 
     Raises:
-        InvalidSettingError: A URL of a kind that we do not know, without a bucket, or with a secret in it.
+        InvalidSettingError: A URL of a kind that we do not know, without a bucket, or with a secret in it; one that
+            lost a slash, which would become a folder named ``s3:``.
     """
-    if isinstance(text, Path | ObjectUrl):
+    if isinstance(text, ObjectUrl):
         return text
-    if "://" not in text:
+    if isinstance(text, Path) or "://" not in text:
+        if lost := re.match("([a-zA-Z][a-zA-Z0-9]+):/", str(text)):
+            raise InvalidSettingError(
+                f"the address of a cache begins with {lost[0]!r}, which is neither a directory nor an object store. "
+                "Write it as s3://bucket/path, with two slashes and not as a Path."
+            )
         return Path(text)
     parts = urlsplit(text)
     if "@" in parts.netloc or parts.query or parts.fragment:  # never repeated: it may hold a key

@@ -112,7 +112,8 @@ def test_a_worker_that_ends_at_the_signal_is_not_called_lost(tmp_path: Path, cap
 
     class Hasty(Script):
         def ended(self, running: Mapping[int, int]) -> list[tuple[int, WorkerEnd | Lost]]:
-            os.kill(os.getpid(), signal.SIGTERM)
+            if not self.stopped:
+                os.kill(os.getpid(), signal.SIGTERM)
             return [(number, Lost("it was told to stop")) for number in running]
 
     fleet = Hasty({})

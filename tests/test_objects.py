@@ -216,7 +216,17 @@ def test_damage_in_an_object_store_is_found_and_withdrawn(bucket: str) -> None:
     assert collect_cache(cache, 0)[0].shards == 1 and open_files(root).claim_shard() == 3
 
 
-@pytest.mark.parametrize("address", ["gs://bucket/x", "s3://", "s3://key:secret@bucket/x", "s3://b/x?secret=1"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "gs://bucket/x",
+        "s3://",
+        "s3://key:secret@bucket/x",
+        "s3://b/x?secret=1",
+        "s3:/bucket/x",
+        "s3:/key:secret@bucket/x",
+    ],
+)
 def test_addresses_that_we_do_not_take_are_refused_without_their_secrets(address: str) -> None:
     with pytest.raises(InvalidSettingError) as caught:
         parse_place(address)
@@ -239,6 +249,25 @@ def test_a_server_that_does_not_answer_is_told_in_one_line(bucket: str, monkeypa
     with pytest.raises(CacheError, match="did not answer") as caught:
         EmbeddingStore(f"{bucket}/nowhere")
     assert "\n" not in str(caught.value) and SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("name", "AWS_ENDPOINT_URL in the environment is no address"),
+        ("me:secret@host:9000", "AWS_ENDPOINT_URL in the environment is no address"),
+        ("http://me:secret@127.0.0.1:9", "set AWS_ALLOW_HTTP=true"),
+    ],
+    ids=["a name", "no scheme", "http"],
+)
+def test_an_endpoint_that_cannot_be_used_is_named_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, words: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.delenv("AWS_ALLOW_HTTP", raising=False)
+    with pytest.raises(InvalidSettingError, match=words) as caught:
+        open_files("s3://bucket/x").exists("zarr.json")
+    assert "secret" not in str(caught.value)
 
 
 def test_a_bucket_that_is_not_there_is_told_by_the_code_of_the_answer(bucket: str) -> None:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,9 @@ class ObjectFiles:
                 f"{self.place} needs obstore, which is not installed. Run `pip install 'isoheads[s3]'`."
             ) from error
         options: Any = {"timeout": "600s", "connect_timeout": "10s"}  # a shard may take minutes on a slow line
-        if os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1"):
+        if is_http := os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1"):
             options["allow_http"] = True  # options given here hide those of the environment
+        _check_endpoints(is_http)
         patience: Any = {"max_retries": MOST_RETRIES, "retry_timeout": timedelta(seconds=60)}
         return self._call(from_url, str(self.place), client_options=options, retry_config=patience)
 
@@ -157,6 +159,21 @@ class ObjectFiles:
     def lock(self, name: str) -> AbstractContextManager[None]:
         """No lock: an older index may replace a newer one, and is then seen to be behind."""
         return nullcontext()
+
+
+def _check_endpoints(is_http: bool) -> None:
+    """Refuse an address of a server that obstore panics at or cannot reach; never repeated, it may hold a password."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
+        parts = urlsplit(os.environ.get(name, "https://there.is.none"))
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise InvalidSettingError(
+                f"{name} in the environment is no address of a server. Write it as https://host or https://host:port."
+            )
+        if parts.scheme == "http" and not is_http:
+            raise InvalidSettingError(
+                f"{name} in the environment begins with http://, which anybody on the way can read. Use https://, or "
+                "set AWS_ALLOW_HTTP=true if that is meant."
+            )
 
 
 def _reason(error: BaseException) -> str:
