@@ -45,7 +45,7 @@ def test_one_pass_runs_each_block_once_and_none_behind_the_deepest_layer() -> No
     assert len(encoder.model.encoder.layer) == 2 and encoder.spec.layer == 2
     calls: list[int] = []
     for number, block in enumerate(encoder.model.encoder.layer, 1):
-        block.attention.self.query.register_forward_hook(lambda *_, number=number: calls.append(number))
+        block.LayerNorm.register_forward_hook(lambda *_, number=number: calls.append(number))
     encoder.encode_layers(["MKV", "MKVL"], [1, 2])
     assert calls == [1, 2]
 

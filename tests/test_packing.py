@@ -80,14 +80,14 @@ def test_attention_stays_within_each_sequence() -> None:
 
 def test_a_model_that_packs_is_left_on_packed_attention_with_all_its_layers() -> None:
     model = esm_model(num_hidden_layers=3)
-    assert check_packing(model, ESM, "test") <= 1e-6
+    assert check_packing(model, ESM, "test") <= 1e-5
     assert model.config._attn_implementation == packing.ATTENTION
     assert len(model.encoder.layer) == 3
 
 
 def test_learned_positions_that_begin_in_the_wrong_place_are_refused() -> None:
     model = esm_model(position_embedding_type="absolute")
-    assert check_packing(model, Vocabulary(ids=esm_ids, before=0, first_position=2), "test") <= 1e-6
+    assert check_packing(model, Vocabulary(ids=esm_ids, before=0, first_position=2), "test") <= 1e-5
     with pytest.raises(EmbedCacheError, match="Encoder test: packed and single runs differ"):
         check_packing(model, ESM, "test")
 
@@ -117,7 +117,7 @@ def test_a_build_computes_no_padding(name: str, modality: Any, tmp_path: Path, m
         return hook
 
     encoder.model.embeddings.word_embeddings.register_forward_hook(count("embeddings"))
-    encoder.model.encoder.layer[1].output.dense.register_forward_hook(count("block"))
+    encoder.model.encoder.layer[1].LayerNorm.register_forward_hook(count("block"))
     draw = np.random.default_rng(0)
     letters = list("LAGVSERT" if modality == "protein" else "ACGTN")
     records = [

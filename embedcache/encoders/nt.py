@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import EsmConfig, EsmModel
 
+from embedcache.encoders.linear import linear
 from embedcache.encoders.packing import PackedEncoder, Vocabulary
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.encoders.tokens import (
@@ -37,7 +38,7 @@ class GatedIntermediate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., feed_forward)."""
-        gate, value = self.dense(x).chunk(2, dim=-1)  # the first half goes through the swish
+        gate, value = linear(self.dense, x).chunk(2, dim=-1)  # the first half goes through the swish
         activated: Tensor = nn.functional.silu(gate) * value
         return activated
 

@@ -1,0 +1,80 @@
+"""Linear layers on a CPU: oneDNN with weights that are laid out once, and what follows a product in the same call.
+
+A product takes a seventh less time than with ``torch.nn.functional.linear``, which uses MKL in float32, and GELU next
+to none. No row depends on how many others there are, unless it is alone. ``torch`` makes these calls for its own
+compiler; where they are missing the plain ones give the same numbers but for the last digits.
+"""
+
+from functools import cache
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["linear", "linear_add", "linear_gelu"]
+
+FORMATS = (torch.float32, torch.bfloat16)
+"""Number formats that oneDNN computes in on any CPU."""
+MOST_BYTES = 4 << 30
+"""Weights that are laid out, for they are then there twice; the products of what is beyond are plain ones."""
+ROWS = 512
+"""Rows of a product that the layout is chosen for; any number may come."""
+
+_LAID_OUT: WeakKeyDictionary[nn.Linear, tuple[tuple[int, int], Tensor]] = WeakKeyDictionary()
+
+
+def linear(layer: nn.Module, x: Tensor) -> Tensor:
+    """What a layer computes: (N, in) to (N, out)."""
+    weight = _laid_out(layer, x)
+    if weight is None:
+        return cast(Tensor, layer(x))
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, layer.bias, "none", [], ""))
+
+
+def linear_gelu(layer: nn.Module, x: Tensor) -> Tensor:
+    """GELU, the exact one, of what a layer computes."""
+    weight = _laid_out(layer, x)
+    if weight is None:
+        return F.gelu(layer(x))
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, layer.bias, "gelu", [], "none"))
+
+
+def linear_add(layer: nn.Module, x: Tensor, other: Tensor) -> Tensor:
+    """What a layer computes, plus ``other``, (N, out)."""
+    weight = _laid_out(layer, x)
+    if weight is None:
+        return cast(Tensor, layer(x)).add_(other)
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise.binary(x, other, weight, layer.bias, "add"))
+
+
+def _laid_out(layer: nn.Module, x: Tensor) -> Tensor | None:
+    """Weights as oneDNN wants them; None where the layer itself is to be called."""
+    if not _fits(layer, x):
+        return None
+    assert isinstance(layer, nn.Linear)
+    weight = layer.weight
+    now = weight.data_ptr(), 0 if weight.is_inference() else weight._version  # training changes weights in place
+    then, found = _LAID_OUT.get(layer, (None, None))
+    if then == now:
+        return found
+    if found is None and sum(one.nbytes for _, one in _LAID_OUT.values()) + weight.nbytes > MOST_BYTES:
+        return None
+    found = cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS))
+    _LAID_OUT[layer] = now, found
+    return found
+
+
+def _fits(layer: nn.Module, x: Tensor) -> bool:
+    if type(layer) is not nn.Linear:  # an adapter, say, which computes something else
+        return False
+    is_here = x.device.type == "cpu" and x.dim() == 2 and x.dtype in FORMATS
+    return is_here and torch.is_inference_mode_enabled() and _is_available()
+
+
+@cache
+def _is_available() -> bool:
+    backends: Any = torch.backends
+    names = ("_linear_pointwise", "_reorder_linear_weight")
+    return bool(backends.mkldnn.is_available()) and all(hasattr(torch.ops.mkldnn, name) for name in names)
