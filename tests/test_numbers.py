@@ -114,8 +114,17 @@ def test_float_types_are_stored_as_they_are(rows: Rows) -> None:
 def test_a_value_that_is_not_finite_is_refused_in_one_line(value: float, dtype: str) -> None:
     rows = normal(3)
     rows[1, 2] = value
-    with pytest.raises(CacheError, match=rf"^an embedding of esm is not finite as {dtype} .*weights are damaged\.$"):
+    with pytest.raises(
+        CacheError, match=r"^an embedding of esm is not finite before it is stored, in 1 of \d.*damaged\.$"
+    ):
         encode_rows(rows, dtype, encoder="esm")
+
+
+def test_what_only_float32_holds_is_sent_there() -> None:
+    with pytest.raises(
+        CacheError, match=r"not finite as bfloat16 \(largest value 3\.40\de\+38\)\. Use --store-dtype float32"
+    ):
+        encode_rows(np.full((1, 3), np.finfo(np.float32).max, np.float32), "bfloat16")
 
 
 def test_what_overflows_float16_alone_is_refused_there_alone() -> None:

@@ -75,12 +75,21 @@ def encode_rows(
         # the sum, without a copy, is finite if all values are; only where it is not, each one is looked at
         finite = math.isfinite(stored.sum(dtype=torch.float32)) or bool(torch.isfinite(stored).all())
     if stored is None or not finite:
-        largest = float(np.abs(rows).max(initial=0, where=~np.isnan(rows)))
-        raise CacheError(
-            f"an embedding of {encoder} is not finite as {store_dtype} (largest value {largest:.4g}). "
-            "Use --store-dtype bfloat16 or float32; if it is not finite there, the weights are damaged."
-        )
+        raise _refusal(rows, store_dtype, encoder)
     return (stored.view(torch.uint16) if store_dtype == "bfloat16" else stored).numpy()
+
+
+def _refusal(rows: NDArray[np.float32], store_dtype: str, encoder: str) -> CacheError:
+    """Tells what is not finite whatever the store from what is only too large for it."""
+    if bad := int((~np.isfinite(rows)).any(axis=1).sum()):
+        return CacheError(
+            f"an embedding of {encoder} is not finite before it is stored, in {bad} of {len(rows)} rows. Compute in "
+            "float32 (--dtype); if that changes nothing, the encoder or its weights are damaged."
+        )
+    return CacheError(
+        f"an embedding of {encoder} is not finite as {store_dtype} (largest value {np.abs(rows).max():.4g}). "
+        f"Use --store-dtype {'bfloat16 or float32' if store_dtype == 'float16' else 'float32'}."
+    )
 
 
 def _to_int8(values: "Tensor", channel_mean: NDArray[np.float32] | None) -> "Tensor | None":
