@@ -80,7 +80,7 @@ def run_job(job: BuildJob) -> "BuildReport":
         for spec in layer_specs(name, encoder.spec, job.layers)
         for pooling in dict.fromkeys(job.poolings)
     ]
-    return build_products(
+    report = build_products(
         dataset_records(found, job.modality),
         encoder,
         [Product(spec, store_path(job.cache, spec)) for spec in specs],
@@ -88,6 +88,8 @@ def run_job(job: BuildJob) -> "BuildReport":
         workers=job.workers,
         retry=job.retry,
     )
+    # a dataset hands out each distinct sequence once: only its rows tell how many share one
+    return replace(report, repeated=sum(key is not None for key in found.keys(job.modality)) - report.distinct)
 
 
 def prepare_job(job: BuildJob) -> BuildJob:
