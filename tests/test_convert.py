@@ -102,7 +102,7 @@ def test_rows_that_were_rounded_twice_say_so(cache: str) -> None:
 
 def test_which_store_is_meant_is_asked_with_what_tells_them_apart(tmp_path: Path) -> None:
     stores = [build(tmp_path, dtype) for dtype in ("float32", "float16")]
-    with pytest.raises(CacheError, match="no --encoder could mean 2 protein stores") as caught:
+    with pytest.raises(CacheError, match="no --encoder is given, which could mean 2 protein stores") as caught:
         convert_store(tmp_path, "protein", "int8")
     assert all(f"{one.spec.directory} (store_dtype {one.dtype})" in str(caught.value) for one in stores)
     report = convert_store(tmp_path, "protein", "int8", encoder=stores[0].spec.directory)

@@ -53,7 +53,7 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
             f"{modality} encoder in {cache}", str(encoder), {path.name.rpartition("-")[0] for path in stores}
         )
     if len(matches) > 1:
-        said = f"encoder {encoder}" if encoder else "no --encoder"
+        said = f"encoder {encoder}" if encoder else "no --encoder is given, which"
         raise CacheError(
             f"{said} could mean {len(matches)} {modality} stores in {cache}: {_told_apart(matches)}. Give --encoder "
             f"the whole name of one; with `heads`: --encoder {modality}={matches[0].name}."
