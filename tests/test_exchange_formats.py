@@ -222,7 +222,7 @@ def test_a_number_over_float16_is_refused(tmp_path: Path) -> None:
     study = make_study(tmp_path, ["MKVLAAG"], store_dtype="bfloat16")
     store = type(study.store)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "__getitem__", lambda self, key: np.full((7, 12), 7e4, np.float32))
+        patch.setattr(store, "decode", lambda self, rows: torch.full(rows.shape, 7e4))
         with pytest.raises(InvalidInputError, match=r"'p0' has 7e\+04, more than float16 can hold\. .*float32"):
             study.export("biotrainer", tmp_path / "x.h5", dtype="float16")
     assert not (tmp_path / "x.h5").exists()
