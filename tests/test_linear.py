@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedcache.encoders import linear as module
-from embedcache.encoders.linear import linear, linear_add, linear_gelu
+from embedcache.encoders.linear import linear, linear_add, linear_gelu, linear_joined
 
 
 def drawn(rows: int, width: int = 1280, out: int = 320, dtype: torch.dtype = torch.float32) -> tuple[nn.Linear, Tensor]:
@@ -71,3 +71,16 @@ def test_weights_beyond_the_limit_are_not_laid_out(monkeypatch: pytest.MonkeyPat
     layer, x = drawn(8)
     assert torch.equal(linear(layer, x), F.linear(x, layer.weight, layer.bias))
     assert layer not in module._LAID_OUT
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_joined_layers_are_those_side_by_side_with_their_columns_in_order(dtype: torch.dtype) -> None:
+    layers, (_, x) = [drawn(8, 64, n, dtype)[0] for n in (32, 32, 16)], drawn(8, 64, dtype=dtype)
+    orders = [torch.randperm(32), torch.arange(32).flip(0), torch.arange(16)]
+    for factor in (1, 2):  # trained in between
+        with torch.no_grad():
+            layers[1].weight.mul_(factor)
+            layers[2].bias.add_(factor)
+        with torch.inference_mode():
+            want = torch.cat([layer(x)[:, order] for layer, order in zip(layers, orders, strict=True)], dim=1)
+            assert torch.allclose(linear_joined(layers, orders, x), want, atol=1e-5)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.models.esm.modeling_esm import EsmIntermediate
 
 from embedcache.encoders.attention import Runs, attend_by_runs
-from embedcache.encoders.linear import linear, linear_add, linear_gelu
+from embedcache.encoders.linear import linear_add, linear_gelu, linear_joined
 
 __all__ = ["run_blocks"]
 
@@ -55,41 +55,35 @@ class _State:
 
     runs: Runs
     heads: int
-    turns: tuple[Tensor, Tensor] | None
-    """Cosines, and sines with the sign that their half of the head takes, repeated over the heads: (N, D) float32."""
+    order: Tensor
+    """Columns of a query or key with the halves of each head interleaved: pairs that turn together lie side by side."""
+    unchanged: Tensor
+    turns: Tensor | None
+    """cos + i sin of every pair of a head, (N, 1, d / 2)."""
 
     @classmethod
     def of(cls, model: Any, runs: Runs, turns: tuple[Tensor, Tensor] | None) -> "_State":
         heads = model.config.num_attention_heads
-        if turns is not None:
-            cos, sin = (one[0].float() for one in turns)
-            half = sin.shape[1] // 2
-            sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
-            turns = cos.repeat(1, heads), sin.repeat(1, heads)
-        return cls(runs, heads, turns)
+        unchanged = torch.arange(model.config.hidden_size)
+        half = len(unchanged) // heads // 2
+        order = unchanged.view(heads, 2, half).transpose(1, 2).flatten() if turns is not None else unchanged
+        angles = None if turns is None else torch.complex(*(one[0, :, None, :half].float() for one in turns))
+        return cls(runs, heads, order, unchanged, angles)
 
 
 def _block(block: Any, x: Tensor, state: _State) -> Tensor:
     """One block: (N, D) to (N, D), a new tensor."""
     inner, after = block.attention.self, block.attention.output
-    y = block.attention.LayerNorm(x)
-    query, key = _turned(linear(inner.query, y), state), _turned(linear(inner.key, y), state)
-    q, k, v = (t.view(len(t), state.heads, -1) for t in (query, key, linear(inner.value, y).to(query.dtype)))
+    parts = (inner.query, inner.key, inner.value), (state.order, state.order, state.unchanged)
+    mixed = linear_joined(*parts, block.attention.LayerNorm(x)).float()  # (N, 3 D)
+    if state.turns is not None:
+        pairs = mixed[:, : 2 * x.shape[1]].view(len(x), 2 * state.heads, -1, 2)  # of queries and keys
+        torch.view_as_complex(pairs).mul_(state.turns)
     scale = inner.scaling * inner.attention_head_size**-0.5  # the model scales queries first, and then by 1
-    mixed = attend_by_runs(q, k, v, state.runs, scale).flatten(1).to(x.dtype)
-    x = linear_add(after.dense, mixed, x)
+    query, key, value = mixed.view(len(x), 3 * state.heads, -1).chunk(3, dim=1)  # (N, heads, d) each
+    seen = attend_by_runs(query, key, value, state.runs, scale).flatten(1).to(x.dtype)
+    x = linear_add(after.dense, seen, x)
     return linear_add(block.output.dense, _expanded(block, block.LayerNorm(x)), x)
-
-
-def _turned(x: Tensor, state: _State) -> Tensor:
-    """Rotary positions on queries or keys, (N, D) float32; changes ``x``."""
-    x = x.float()
-    if state.turns is None:
-        return x
-    cos, sin = state.turns
-    first, second = x.view(len(x), state.heads, -1).chunk(2, dim=-1)  # (N, heads, d / 2)
-    swapped = torch.cat([second, first], dim=-1).flatten(1)
-    return x.mul_(cos).addcmul_(swapped, sin)
 
 
 def _expanded(block: Any, x: Tensor) -> Tensor:

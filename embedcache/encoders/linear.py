@@ -5,6 +5,7 @@ to none. No row depends on how many others there are, unless it is alone. ``torc
 compiler; where they are missing the plain ones give the same numbers but for the last digits.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["linear", "linear_add", "linear_gelu"]
+__all__ = ["linear", "linear_add", "linear_gelu", "linear_joined"]
 
 FORMATS = (torch.float32, torch.bfloat16)
 """Number formats that oneDNN computes in on any CPU."""
@@ -22,7 +23,11 @@ MOST_BYTES = 4 << 30
 ROWS = 512
 """Rows of a product that the layout is chosen for; any number may come."""
 
-_LAID_OUT: WeakKeyDictionary[nn.Linear, tuple[tuple[int, int], Tensor]] = WeakKeyDictionary()
+Version = tuple[tuple[int, int], ...]
+"""Tells weights from what they were before training changed them."""
+
+_JOINED: WeakKeyDictionary[nn.Module, tuple[Version, nn.Linear]] = WeakKeyDictionary()
+_LAID_OUT: WeakKeyDictionary[nn.Linear, tuple[Version, Tensor]] = WeakKeyDictionary()
 
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
@@ -49,13 +54,34 @@ def linear_add(layer: nn.Module, x: Tensor, other: Tensor) -> Tensor:
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise.binary(x, other, weight, layer.bias, "add"))
 
 
+def linear_joined(layers: Sequence[nn.Module], orders: Sequence[Tensor], x: Tensor) -> Tensor:
+    """What several layers compute, side by side, the columns of each in an order of its own.
+
+    Args:
+        layers: Each (N, in) to (N, out), all with a bias.
+        orders: For each layer, which of its columns comes where: (out,) indices.
+        x: (N, in).
+    """
+    if not all(_fits(layer, x) for layer in layers):
+        return torch.cat([layer(x)[:, order] for layer, order in zip(layers, orders, strict=True)], dim=1)
+    plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    now = _version(*plain)
+    then, joined = _JOINED.get(plain[0], (None, None))
+    if joined is None or then != now:
+        joined = nn.Linear(x.shape[1], sum(map(len, orders)), device="meta")
+        for name in ("weight", "bias"):
+            rows = [getattr(layer, name)[order] for layer, order in zip(plain, orders, strict=True)]
+            setattr(joined, name, nn.Parameter(torch.cat(rows), requires_grad=False))
+        _JOINED[plain[0]] = now, joined
+    return linear(joined, x)
+
+
 def _laid_out(layer: nn.Module, x: Tensor) -> Tensor | None:
     """Weights as oneDNN wants them; None where the layer itself is to be called."""
     if not _fits(layer, x):
         return None
     assert isinstance(layer, nn.Linear)
-    weight = layer.weight
-    now = weight.data_ptr(), 0 if weight.is_inference() else weight._version  # training changes weights in place
+    weight, now = layer.weight, _version(layer)
     then, found = _LAID_OUT.get(layer, (None, None))
     if then == now:
         return found
@@ -64,6 +90,12 @@ def _laid_out(layer: nn.Module, x: Tensor) -> Tensor | None:
     found = cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS))
     _LAID_OUT[layer] = now, found
     return found
+
+
+def _version(*layers: nn.Linear) -> Version:
+    """Training changes weights in place."""
+    found = [one for layer in layers for one in (layer.weight, layer.bias) if one is not None]
+    return tuple((one.data_ptr(), 0 if one.is_inference() else one._version) for one in found)
 
 
 def _fits(layer: nn.Module, x: Tensor) -> bool:
