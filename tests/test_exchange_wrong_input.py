@@ -8,7 +8,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from exchange_study import Study, fasta, make_study
+from exchange_input import GOOD, SEQUENCES, hdf5, import_file
+from exchange_study import Study, make_study
 
 from embedcache.errors import (
     CacheMismatchError,
@@ -17,30 +18,7 @@ from embedcache.errors import (
     InvalidSettingError,
     UnknownNameError,
 )
-from embedcache.exchange.claim import Claim
-from embedcache.exchange.importing import import_embeddings
 from embedcache.exchange.names import biotrainer_name
-
-SEQUENCES = {"a": "MKVLAAG", "b": "MKV"}
-GOOD = {
-    name: np.random.default_rng(i).standard_normal((len(s), 64)).astype("f4")
-    for i, (name, s) in enumerate(SEQUENCES.items())
-}
-
-
-def import_file(name: Any, path: Path, tmp_path: Path, **options: Any) -> None:
-    claim = Claim(encoder=options.pop("encoder", "tiny-random-protein"), **options.pop("claim", {}))
-    sequences = fasta(tmp_path / "x.fa", options.pop("sequences", SEQUENCES))
-    import_embeddings(
-        format=name, modality="protein", claim=claim, input=path, cache=tmp_path / "cache", fasta=sequences, **options
-    )
-
-
-def hdf5(path: Path, content: dict[str, Any]) -> Path:
-    with h5py.File(path, "w") as file:
-        for name, values in content.items():
-            file[name] = values
-    return path
 
 
 def spoiled(row: int, column: int, value: float) -> np.ndarray:

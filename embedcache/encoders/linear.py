@@ -26,7 +26,7 @@ ROWS = 512
 Version = tuple[tuple[int, int], ...]
 """Tells weights from what they were before training changed them."""
 
-_JOINED: WeakKeyDictionary[nn.Module, tuple[Version, nn.Linear]] = WeakKeyDictionary()
+_JOINED: WeakKeyDictionary[nn.Module, tuple[Version, list[Tensor], nn.Linear]] = WeakKeyDictionary()
 _LAID_OUT: WeakKeyDictionary[nn.Linear, tuple[Version, Tensor]] = WeakKeyDictionary()
 
 
@@ -66,13 +66,13 @@ def linear_joined(layers: Sequence[nn.Module], orders: Sequence[Tensor], x: Tens
         return torch.cat([layer(x)[:, order] for layer, order in zip(layers, orders, strict=True)], dim=1)
     plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
     now = _version(*plain)
-    then, joined = _JOINED.get(plain[0], (None, None))
-    if joined is None or then != now:
+    then, so, joined = _JOINED.get(plain[0], (None, [], None))
+    if joined is None or then != now or not all(map(torch.equal, so, orders)):
         joined = nn.Linear(x.shape[1], sum(map(len, orders)), device="meta")
         for name in ("weight", "bias"):
             rows = [getattr(layer, name)[order] for layer, order in zip(plain, orders, strict=True)]
             setattr(joined, name, nn.Parameter(torch.cat(rows), requires_grad=False))
-        _JOINED[plain[0]] = now, joined
+        _JOINED[plain[0]] = now, list(orders), joined
     return linear(joined, x)
 
 

@@ -4,7 +4,7 @@ Windows are cut between tokens. A part of the tokens of a sequence, written as i
 tokens again, under every token rule: 6-mers keep their frame, since a window begins where a token begins, and
 what is left over before an N stays left over. Each token takes its row from the window in which it is
 farthest from an inner edge, where context is missing on one side only because the window ends. The ends of the
-sequence are no such edges. So every row is, bit for bit, a row of the plain pass of one window, and a sequence
+sequence are no such edges. So every row is, bit for bit, a row of one window embedded alone, and a sequence
 that fits one window is embedded as without the rule.
 """
 
