@@ -33,12 +33,6 @@ __all__ = [
 ]
 
 _FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-_ESM_SHAPE = {
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "feed_forward": "intermediate_size",
-    "layer_norm_eps": "layer_norm_eps",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,12 +202,11 @@ def _architecture(card: EncoderCard, directory: Path) -> dict[str, Any]:
         return {}
     found = _read_json(directory / "config.json", card)
     expected = dict(card.config)
-    is_esm = card.config.get("model_type") == "esm"
-    if is_esm:
-        expected["hidden_size"] = card.width
-        if not card.from_memory:
-            shape = {"layers": card.layers, "heads": card.heads, "feed_forward": card.feed_forward}
-            expected |= {_ESM_SHAPE[name]: value for name, value in shape.items()}
+    if "width" in card.shape:
+        expected[card.shape["width"]] = card.width
+    if not card.from_memory:
+        shape = {"layers": card.layers, "heads": card.heads, "feed_forward": card.feed_forward}
+        expected |= {card.shape[name]: value for name, value in shape.items() if name in card.shape}
     for name, value in expected.items():
         is_there = found.get(name, False) if isinstance(value, bool) else found.get(name)
         if (bool(is_there) if isinstance(value, bool) else is_there) != value:
@@ -221,7 +214,7 @@ def _architecture(card: EncoderCard, directory: Path) -> dict[str, Any]:
                 f"{directory / 'config.json'} is not that of {card.name}: {name} is {found.get(name)!r}, expected "
                 f"{value!r}. Give the files of {card.repository}, or the encoder that they belong to."
             )
-    return {ours: found[theirs] for ours, theirs in _ESM_SHAPE.items() if theirs in found} if is_esm else {}
+    return {ours: found[theirs] for ours, theirs in card.shape.items() if theirs in found and ours != "width"}
 
 
 def _read_json(path: Path, card: EncoderCard) -> dict[str, Any]:

@@ -1,0 +1,22 @@
+"""The encoders known by name: one card each, facts only. Nothing here computes or imports ``torch``."""
+
+from embedcache.encoders.cards import enformer, esm, nt, tiny
+from embedcache.encoders.cards.card import EncoderCard
+from embedcache.sequences import Modality
+
+__all__ = ["CARDS", "PAPER_ENCODERS", "TINY_ENCODERS", "EncoderCard"]
+
+_FAMILIES = (esm, nt, enformer, tiny)
+
+CARDS: dict[str, EncoderCard] = {card.name: card for family in _FAMILIES for card in family.CARDS}
+"""All encoders by name; ``registry.register_encoder`` adds to it."""
+
+PAPER_ENCODERS: dict[Modality, str] = {"dna": "enformer", "rna": "nt-v2-250m", "protein": "esm2-150m"}
+"""The published encoder of a modality, as in IsoFormer."""
+
+TINY_ENCODERS: dict[Modality, str] = {
+    "dna": "tiny-random-dna",
+    "rna": "tiny-random-rna",
+    "protein": "tiny-random-protein",
+}
+"""Need no download; their numbers mean nothing beyond what composition and random mixing carry."""

@@ -1,0 +1,30 @@
+"""Enformer."""
+
+from embedcache.encoders.cards.card import EncoderCard
+
+__all__ = ["CARDS"]
+
+ENFORMER = EncoderCard(
+    name="enformer",
+    modalities=("dna",),
+    adapter="enformer/1",
+    loader="embedcache.encoders.enformer:load",
+    width=3072,
+    layers=11,
+    heads=8,
+    feed_forward=3072,
+    # the rule of the original model for its gamma position features; weights tuned in other ports need another
+    settings={"key_dim": 64, "divisor": 128, "gamma": "position"},
+    tokens="bins-128",
+    trained_tokens=1536,
+    any_layer=False,
+    attention="single",
+    repository="EleutherAI/enformer-official-rough",
+    unused=("_trunk.", "_heads."),
+    config={"dim": 1536, "depth": 11, "heads": 8},
+    licence="CC-BY-4.0",
+    commercial=True,
+    citation="Avsec et al., Nature Methods 2021, doi:10.1038/s41592-021-01252-x",
+)
+
+CARDS = (ENFORMER,)
