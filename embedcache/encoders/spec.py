@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_ty
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcache.encoders.pooling import count_pooled, most_pooled
-from embedcache.encoders.tokens import Crop, count_tokens, crop_sequence
+from embedcache.encoders.pooling import count_pooled, most_pooled, pooled_tokens
+from embedcache.encoders.tokens import Crop, count_tokens, crop_bounds, token_spans
 from embedcache.errors import CacheDamagedError, CacheMismatchError, InvalidSequenceError, InvalidSettingError
 from embedcache.sequences import Modality
 
@@ -149,15 +149,34 @@ class EncoderSpec:
         Raises:
             InvalidSequenceError: The sequence is over the limit and the rule is ``error``.
         """
+        start, stop = self.bounds(sequence)
+        return sequence[start:stop]
+
+    def bounds(self, sequence: str) -> tuple[int, int]:
+        """Letters [start, stop) of a sequence that are embedded. Errors as in ``cropped``."""
         if not self.max_tokens or count_tokens(sequence, self.tokens) <= self.max_tokens:
-            return sequence
+            return 0, len(sequence)
         if self.crop == "error":
             raise InvalidSequenceError(
                 f"{len(sequence)} letters are {count_tokens(sequence, self.tokens)} tokens, {self.name} takes "
                 f"{self.max_tokens}. Choose a crop (--crop windows, keep-3-prime, keep-5-prime or center), or shorter "
                 "input."
             )
-        return crop_sequence(sequence, self.tokens, self.max_tokens, self.crop)
+        return crop_bounds(sequence, self.tokens, self.max_tokens, self.crop)
+
+    def spans(self, sequence: str) -> NDArray[np.int64]:
+        """Letters [start, stop) of a sequence, before any crop, that each of its stored rows covers.
+
+        Spans of unpooled rows follow each other without a gap; those of pooled rows may share letters, see
+        ``pooling.pooled_tokens``. Errors as in ``cropped``.
+
+        Returns:
+            Shape (``n_rows(sequence)``, 2), 0-based.
+        """
+        start, stop = self.bounds(sequence)
+        letters = start + token_spans(sequence[start:stop], self.tokens)
+        rows = pooled_tokens(len(letters), self.pooling)
+        return np.stack([letters[rows[:, 0], 0], letters[rows[:, 1] - 1, 1]], axis=1)
 
     def n_tokens(self, sequence: str) -> int:
         """Tokens of a sequence that are embedded, after the crop and before pooling."""

@@ -28,6 +28,7 @@ __all__ = [
     "NT_V2_SPECIAL",
     "Crop",
     "count_tokens",
+    "crop_bounds",
     "crop_sequence",
     "esm_ids",
     "nt_ids",
@@ -85,7 +86,13 @@ def token_spans(sequence: str, rule: str) -> Integers:
 
 
 def crop_sequence(sequence: str, rule: str, max_tokens: int, crop: Crop) -> str:
-    """The longest part of a sequence that fits ``max_tokens``, from the place that the crop names.
+    """The part of a sequence that a crop keeps, see ``crop_bounds``."""
+    start, stop = crop_bounds(sequence, rule, max_tokens, crop)
+    return sequence[start:stop]
+
+
+def crop_bounds(sequence: str, rule: str, max_tokens: int, crop: Crop) -> tuple[int, int]:
+    """Letters [start, stop): the longest part that fits ``max_tokens``, from the place that the crop names.
 
     ``keep-3-prime`` keeps a suffix, ``keep-5-prime`` a prefix, ``center`` the middle: the letter at
     ``len // 2`` stays there (a TSS stays in the centre of its window). Under ``nt-6mer`` a few letters
@@ -98,7 +105,7 @@ def crop_sequence(sequence: str, rule: str, max_tokens: int, crop: Crop) -> str:
     """
     found = count_tokens(sequence, rule)
     if found <= max_tokens or crop == "windows":
-        return sequence
+        return 0, len(sequence)
     if crop == "error":
         raise InvalidSequenceError(
             f"{len(sequence)} letters are {found} tokens, more than the {max_tokens} allowed. "
@@ -114,7 +121,7 @@ def crop_sequence(sequence: str, rule: str, max_tokens: int, crop: Crop) -> str:
         best = int(np.argmax(fits))  # the first that fits; length 0 always does
     else:
         best = 0
-    return sequence[start[best] : start[best] + lengths[best]]
+    return int(start[best]), int(start[best] + lengths[best])
 
 
 def esm_ids(sequence: str) -> Integers:
