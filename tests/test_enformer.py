@@ -24,6 +24,7 @@ SMALL = replace(
     heads=4,
     config={"dim": 96, "depth": 2, "heads": 4},
 )
+CONFIG = {"dim": 96, "depth": 2, "heads": 4, "target_length": 896}
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +91,33 @@ def test_position_features_are_symmetric_and_gamma_peaks_at_one_over_positions()
     assert central.tolist() == [1.0] + [0.0] * (bins - 1)
 
 
+def test_the_other_rule_divides_gamma_features_by_their_maximum_at_an_offset() -> None:
+    ours, theirs = (position_features(96, 192, torch.device("cpu"), rule) for rule in ("position", "features"))
+    is_gamma = torch.arange(192) % 96 >= 64
+    assert torch.equal(ours[:, ~is_gamma], theirs[:, ~is_gamma])
+    gamma = theirs[:, 64:96]
+    assert torch.equal(gamma.amax(1), torch.ones(191))
+    assert torch.equal(gamma[95], torch.ones(32))  # the sharpest difference: at distance 0 all are 1, not next to 0
+
+
+def test_weights_say_by_which_rule_they_were_tuned(tmp_path: Path) -> None:
+    drawn = load(random_init=5)
+    torch.save(dict(drawn.model.state_dict()), tmp_path / "pytorch_model.bin")
+
+    def rows(config: dict[str, object]) -> np.ndarray:
+        (tmp_path / "config.json").write_text(json.dumps(CONFIG | config))
+        encoder = load(random_init=None, weights=tmp_path)
+        assert encoder.spec.architecture["gamma"] == config.get("gamma", "position")
+        return encoder.encode([window(2048)])[0]
+
+    published = rows({})
+    assert np.array_equal(published, rows({"gamma": "position"}))
+    assert np.abs(published - rows({"gamma": "features"})).max() > 0.01 * np.abs(published).max()
+    for unknown in ("feature", 1, None):
+        with pytest.raises(InvalidInputError, match=r"config\.json says gamma .* Give one of: position, features"):
+            rows({"gamma": unknown})
+
+
 def test_the_published_size_has_the_published_number_of_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "CARDS", CARDS)
     with torch.device("meta"):
@@ -111,7 +139,7 @@ def test_published_files_are_loaded_strictly(tmp_path: Path) -> None:
     drawn = load(random_init=5)
     state = dict(drawn.model.state_dict())
     unused = {"_trunk.0.0.weight": state["stem.0.weight"], "_heads.human.0.weight": torch.zeros(3)}
-    (tmp_path / "config.json").write_text(json.dumps({"dim": 96, "depth": 2, "heads": 4, "target_length": 896}))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     torch.save(state | unused, tmp_path / "pytorch_model.bin")
     loaded = load(random_init=None, weights=tmp_path)
     assert loaded.spec.weights.startswith("blake2b:")

@@ -4,7 +4,8 @@ Names of modules and their places in a Sequential are those of the published fil
 (EleutherAI/enformer-official-rough). Position features depend on the number of bins, so the embeddings of
 one locus differ between windows of different length. Gamma densities are divided by their maximum over
 positions, as the original model does; ports that divide by the maximum over features feed the published
-weights wrong numbers at any window but the one of training.
+weights wrong numbers at any window but the one of training. Weights that were tuned in such a port need its
+rule: ``"gamma": "features"`` in their ``config.json``.
 """
 
 import math
@@ -22,6 +23,7 @@ from embedcache.encoders.layers import Done, OneOf, check_layers
 from embedcache.encoders.output import PendingRows
 from embedcache.encoders.spec import EncoderSpec, Pending
 from embedcache.encoders.weights import Weights, cast_weights, draw_normal, draw_weights, fill_weights, seed_of
+from embedcache.errors import InvalidInputError
 from embedcache.ragged import Ragged
 
 __all__ = ["Enformer", "EnformerEncoder", "load", "one_hot", "position_features"]
@@ -30,10 +32,20 @@ _LETTERS = np.zeros((256, 4), np.float32)
 for _column, _letter in enumerate("ACGT"):
     _LETTERS[ord(_letter), _column] = 1.0
 _DOWNSAMPLES = 7  # pair poolings: 2 ** 7 = 128 bp a bin
+_PEAKS = {"position": 0, "features": 1}
+"""Rules of gamma features, and the axis of the table (offsets, features) whose maximum they divide by."""
 
 
 def load(spec: EncoderSpec, weights: Weights | None, device: str) -> "EnformerEncoder":
-    """Build Enformer in the architecture of the spec; weights None draws and calibrates them by its seed."""
+    """Build Enformer in the architecture of the spec; weights None draws and calibrates them by its seed.
+
+    Raises:
+        InvalidInputError: The weights do not fit, or ask for an unknown rule of gamma features.
+    """
+    rule = spec.architecture["gamma"]
+    if not isinstance(rule, str) or rule not in _PEAKS:
+        where = f"{weights.directory / 'config.json'}" if weights else "The architecture"
+        raise InvalidInputError(f"{where} says gamma {rule!r}. Give one of: {', '.join(_PEAKS)}; or leave it out.")
     with torch.random.fork_rng(devices=[]):  # construction draws, and must not move the caller's seed
         model = Enformer(spec)
     seed = seed_of(spec)
@@ -130,11 +142,12 @@ class Enformer(nn.Module):
 
 
 @lru_cache(maxsize=16)
-def position_features(bins: int, features: int, device: torch.device) -> Tensor:
+def position_features(bins: int, features: int, device: torch.device, rule: str = "position") -> Tensor:
     """(2 * bins - 1, features) for the offsets -(bins - 1) ... bins - 1, float32.
 
     A third of each half is exponential decay, central mask and gamma density of the distance; the second
-    half repeats the first times the sign of the offset.
+    half repeats the first times the sign of the offset. By the rule ``position`` the largest value of each
+    gamma density is 1; by ``features`` that of each offset.
     """
     assert features % 6 == 0, "three families, each with and without sign"
     count = features // 6
@@ -149,7 +162,7 @@ def position_features(bins: int, features: int, device: torch.device) -> Tensor:
         shape, rate = (mean / deviation) ** 2, mean / deviation**2
         log_density = torch.xlogy(shape - 1, distance) - rate * distance + shape * rate.log() - torch.lgamma(shape)
         density = log_density.exp() + 1e-8
-        half = torch.cat([decay, central, density / density.amax(0, keepdim=True)], dim=1)
+        half = torch.cat([decay, central, density / density.amax(_PEAKS[rule], keepdim=True)], dim=1)
         return torch.cat([half, offset.sign()[:, None] * half], dim=1).float().to(device)
 
 
@@ -204,9 +217,9 @@ class _PairPool(nn.Module):
 
 
 class _RelativeAttention(nn.Module):
-    def __init__(self, dim: int, heads: int, key_dim: int) -> None:
+    def __init__(self, dim: int, heads: int, key_dim: int, rule: str) -> None:
         super().__init__()
-        self.heads, self.key_dim = heads, key_dim
+        self.heads, self.key_dim, self.rule = heads, key_dim, rule
         self.features = dim // heads
         self.to_q = nn.Linear(dim, heads * key_dim, bias=False)
         self.to_k = nn.Linear(dim, heads * key_dim, bias=False)
@@ -219,7 +232,7 @@ class _RelativeAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query = self._split(self.to_q(x)) * self.key_dim**-0.5  # scaled before the biases are added
         key, value = self._split(self.to_k(x)), self._split(self.to_v(x))  # (B, heads, T, d)
-        table = position_features(x.shape[1], self.features, x.device)
+        table = position_features(x.shape[1], self.features, x.device, self.rule)
         offsets = self._split(self.to_rel_k(table.to(x.dtype)))  # (heads, 2T - 1, d)
         bias = relative_shift((query + self.rel_pos_bias) @ offsets.transpose(-1, -2))  # (B, heads, T, T)
         out = F.scaled_dot_product_attention(query + self.rel_content_bias, key, value, attn_mask=bias, scale=1.0)
@@ -238,7 +251,8 @@ def _conv_block(channels_in: int, channels_out: int, kernel: int) -> nn.Sequenti
 def _layer(spec: EncoderSpec) -> nn.Sequential:
     """Attention and feed-forward, each normalised before; an Identity stands where training has dropout."""
     dim, inner = spec.width // 2, spec.architecture["feed_forward"]
-    attention = _RelativeAttention(dim, spec.architecture["heads"], spec.architecture["key_dim"])
+    settings = spec.architecture
+    attention = _RelativeAttention(dim, settings["heads"], settings["key_dim"], settings["gamma"])
     first, second = nn.Linear(dim, inner), nn.Linear(inner, dim)
     return nn.Sequential(
         _Residual(nn.Sequential(nn.LayerNorm(dim), attention, nn.Identity())),

@@ -22,6 +22,7 @@ ENFORMER = EncoderCard(
     repository="EleutherAI/enformer-official-rough",
     unused=("_trunk.", "_heads."),
     config={"dim": 1536, "depth": 11, "heads": 8},
+    shape={"gamma": "gamma"},  # not in the published file: the default of the settings holds
     licence="CC-BY-4.0",
     commercial=True,
     citation="Avsec et al., Nature Methods 2021, doi:10.1038/s41592-021-01252-x",
