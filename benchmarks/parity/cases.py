@@ -1,0 +1,155 @@
+"""What is compared: which encoder, in which size, on which sequences, against which implementation.
+
+A case is plain JSON, so that it can be handed to an interpreter that has none of our packages.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import recipe
+
+__all__ = ["CASES", "GOLDEN", "Case", "config", "layout", "sequences"]
+
+PROTEIN, RARE_PROTEIN, BASES = "LAGVSERTIDPKQNFYMHWC", "LAGVSERTIDPKQNFYMHWCXBUZO", "ACGT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One comparison."""
+
+    encoder: str
+    """Name on our card."""
+    reference: str
+    """Script beside this one, without ``_reference.py``."""
+    environment: str
+    """Requirements it runs in: a file of ``requirements``, without ``.txt``."""
+    source: str = ""
+    """Public code that is no package: a name for ``run.py --source``."""
+    note: str = ""
+    """What sets this case apart; also part of its directory name."""
+    family: str
+    modality: str
+    sizes: Mapping[str, int]
+    lengths: tuple[int, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the reference."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Entries of ``config.json`` that differ from those of the published file."""
+    seed: int = 1
+
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        return "-".join([self.encoder, self.reference.replace("_", "-"), *filter(None, [self.note.replace(" ", "-")])])
+
+
+def esm_sizes(width: int, layers: int, heads: int) -> dict[str, int]:
+    return {"width": width, "layers": layers, "heads": heads, "feed_forward": 4 * width}
+
+
+def layout(family: str, sizes: Mapping[str, int]) -> recipe.Layout:
+    """Tensors of the published file of a family."""
+    if family == "enformer":
+        return recipe.enformer_layout(sizes)
+    vocabulary, positions = {"esm2": (33, 1026), "nt-v2": (4107, 2050), "nt-v1": (4105, 1002)}[family]
+    return recipe.esm_layout(sizes, vocabulary, positions, gated=family == "nt-v2", rotary=family != "nt-v1")
+
+
+def config(family: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What the published ``config.json`` of a family says, in these sizes."""
+    if family == "enformer":
+        return {"dim": sizes["width"] // 2, "depth": sizes["layers"], "heads": sizes["heads"], "target_length": 896}
+    return {
+        "model_type": "esm",
+        "vocab_size": {"esm2": 33, "nt-v2": 4107, "nt-v1": 4105}[family],
+        "position_embedding_type": "absolute" if family == "nt-v1" else "rotary",
+        "token_dropout": family != "nt-v2",
+        "emb_layer_norm_before": False,
+        "is_folding_model": False,
+        "add_bias_fnn": family != "nt-v2",
+        "hidden_size": sizes["width"],
+        "num_hidden_layers": sizes["layers"],
+        "num_attention_heads": sizes["heads"],
+        "intermediate_size": sizes["feed_forward"],
+        "layer_norm_eps": 1e-5,
+    }
+
+
+def sequences(case: Case) -> list[str]:
+    """Random letters of the lengths of the case; every second one has what is rare: runs of N, unknown residues."""
+    draw = random.Random(case.seed)
+    return [_sequence(case, length, draw, rare=number % 2 == 1) for number, length in enumerate(case.lengths)]
+
+
+def _sequence(case: Case, length: int, draw: random.Random, *, rare: bool) -> str:
+    if case.modality == "protein":
+        return "".join(draw.choices(RARE_PROTEIN if rare else PROTEIN, k=length))
+    letters = draw.choices(BASES, k=length)
+    for _ in range(1 + length // 200 if rare else 0):  # runs of N that cut the frame of 6-mers anywhere
+        start, stop = draw.randrange(length), draw.randint(1, 9)
+        letters[start : start + stop] = "N" * len(letters[start : start + stop])
+    return "".join(letters)
+
+
+_ESM2 = {"reference": "esm2", "environment": "fair-esm", "family": "esm2", "modality": "protein"}
+_NT = {"reference": "nt", "environment": "jax", "source": "nucleotide-transformer", "modality": "rna"}
+_PYTORCH = {"reference": "enformer", "environment": "enformer-pytorch"}
+_ORIGINAL = {"reference": "enformer_original", "environment": "tensorflow", "source": "enformer"}
+_ENFORMER = {"encoder": "enformer", "family": "enformer", "modality": "dna"}
+_ENFORMER_SIZES = {"width": 3072, "layers": 11, "heads": 8, "feed_forward": 3072, "key_dim": 64, "divisor": 128}
+_PROTEINS = (1, 7, 64, 201, 350, 1022)
+_RNAS = (1, 5, 6, 13, 600, 601, 3001, 5999)
+_FEATURES = {"gamma": "features"}
+_LONG = (196_608,)
+
+CASES = (
+    Case(encoder="esm2-8m", sizes=esm_sizes(320, 6, 20), lengths=_PROTEINS, **_ESM2),
+    Case(encoder="esm2-150m", sizes=esm_sizes(640, 30, 20), lengths=_PROTEINS, **_ESM2),
+    Case(encoder="esm2-650m", sizes=esm_sizes(1280, 33, 20), lengths=_PROTEINS[:5], **_ESM2),
+    Case(encoder="nt-v2-50m", family="nt-v2", sizes=esm_sizes(512, 12, 16), lengths=(*_RNAS, 12_282), **_NT),
+    Case(
+        encoder="nt-v2-50m",
+        note="eps 1e-12",
+        family="nt-v2",
+        sizes=esm_sizes(512, 12, 16),
+        lengths=_RNAS,
+        config={"layer_norm_eps": 1e-12},
+        **_NT,
+    ),
+    Case(encoder="nt-v2-250m", family="nt-v2", sizes=esm_sizes(768, 24, 16), lengths=(*_RNAS, 12_282), **_NT),
+    Case(encoder="nt-v2-500m", family="nt-v2", sizes=esm_sizes(1024, 29, 16), lengths=_RNAS, **_NT),
+    Case(encoder="nt-v1-500m-human-ref", family="nt-v1", sizes=esm_sizes(1280, 24, 20), lengths=_RNAS[:6], **_NT),
+    Case(**_ENFORMER, **_ORIGINAL, sizes=_ENFORMER_SIZES, lengths=(128, 2048, 12_288)),
+    Case(**_ENFORMER, **_ORIGINAL, note="1536 bins", sizes=_ENFORMER_SIZES, lengths=_LONG),
+    Case(
+        **_ENFORMER,
+        **_PYTORCH,
+        note="features",
+        sizes=_ENFORMER_SIZES,
+        lengths=(130, 2048, 12_288, 12_301),
+        config=_FEATURES,
+    ),
+    Case(
+        **_ENFORMER,
+        **_PYTORCH,
+        note="stored table",
+        sizes=_ENFORMER_SIZES,
+        lengths=_LONG,
+        settings={"use_tf_gamma": True},
+    ),
+)
+"""At the real width and depth."""
+
+_SMALL = {"width": 32, "layers": 2, "heads": 4, "feed_forward": 128}
+_SMALL_ENFORMER = {"width": 96, "layers": 2, "heads": 4, "feed_forward": 96, "key_dim": 8, "divisor": 6}
+
+GOLDEN = (
+    Case(encoder="esm2-8m", sizes=_SMALL, lengths=(1, 24, 60), **_ESM2),
+    Case(encoder="nt-v2-50m", family="nt-v2", sizes=_SMALL, lengths=(5, 100, 301), **_NT),
+    Case(encoder="nt-v1-500m-human-ref", family="nt-v1", sizes=_SMALL, lengths=(5, 100, 301), **_NT),
+    Case(**_ENFORMER, **_ORIGINAL, sizes=_SMALL_ENFORMER, lengths=(128, 2048)),
+    Case(**_ENFORMER, **_PYTORCH, note="features", sizes=_SMALL_ENFORMER, lengths=(130, 1300), config=_FEATURES),
+)
+"""Small, with outputs that are kept under ``tests/golden/parity``."""

@@ -1,0 +1,131 @@
+"""Weights that can be drawn again anywhere: a number depends on the seed, the name of its tensor and its place there.
+
+Needs NumPy alone, so that it runs beside every public implementation and in our tests. Scales keep a network of any
+depth alive: every block answers to its input, nothing explodes, and normalisations are never the identity.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Layout", "draw_tensors", "enformer_layout", "esm_layout", "rotary_frequencies"]
+
+Layout = dict[str, tuple[int, ...]]
+"""Shapes of the tensors of a published file, by name."""
+
+_TABLES = ("word_embeddings.weight", "position_embeddings.weight", "shared.weight", "relative_attention_bias.weight")
+
+
+def draw_tensors(layout: Mapping[str, Iterable[int]], seed: int) -> dict[str, NDArray[Any]]:
+    """All tensors of a layout."""
+    return {name: _draw(name, tuple(shape), seed) for name, shape in layout.items()}
+
+
+def _draw(name: str, shape: tuple[int, ...], seed: int) -> NDArray[Any]:
+    last = name.rsplit(".", 1)[-1]
+    if last in _FIXED:
+        return _FIXED[last](shape)
+    key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    normal = np.random.default_rng([seed, key]).standard_normal(shape, np.float32)
+    if last == "running_var":
+        return np.exp(np.float32(0.2) * normal)
+    if len(shape) == 1:
+        return np.float32(last == "weight") + np.float32(0.1) * normal
+    if name.endswith(_TABLES):
+        return normal
+    scale = 0.25 if last.startswith("rel_") else np.prod(shape[1:], dtype=float) ** -0.5
+    if name.endswith(("query.weight", "key.weight", "to_q.weight", "to_k.weight")):
+        scale *= 1.5  # else attention were close to a plain mean
+    return np.float32(scale) * normal
+
+
+def rotary_frequencies(head: int) -> NDArray[np.float32]:
+    """As the published files of ESM-2 and NT-v2 hold them, (head / 2,)."""
+    return (1 / 10_000 ** (np.arange(0, head, 2, dtype=np.float64) / head)).astype(np.float32)
+
+
+_FIXED: dict[str, Callable[[tuple[int, ...]], NDArray[Any]]] = {
+    "num_batches_tracked": lambda _: np.array(1000),
+    "position_ids": lambda shape: np.arange(shape[1])[None],
+    "inv_freq": lambda shape: rotary_frequencies(2 * shape[0]),
+}
+
+
+def esm_layout(sizes: Mapping[str, int], vocabulary: int, positions: int, *, gated: bool, rotary: bool) -> Layout:
+    """ESM-2 and both Nucleotide Transformers, with the language-model head and all that plays no part here."""
+    width, inner = sizes["width"], sizes["feed_forward"]
+    layout: Layout = {
+        "esm.embeddings.word_embeddings.weight": (vocabulary, width),
+        "esm.embeddings.position_embeddings.weight": (positions, width),
+        "esm.embeddings.position_ids": (1, positions),
+        "esm.contact_head.regression.weight": (1, sizes["layers"] * sizes["heads"]),
+        "esm.contact_head.regression.bias": (1,),
+        "lm_head.bias": (vocabulary,),
+        "lm_head.decoder.weight": (vocabulary, width),
+        **_linear("lm_head.dense", width, width),
+        **_norm("lm_head.layer_norm", width),
+        **_norm("esm.encoder.emb_layer_norm_after", width),
+    }
+    for number in range(sizes["layers"]):
+        at = f"esm.encoder.layer.{number}"
+        for part in ("query", "key", "value"):
+            layout |= _linear(f"{at}.attention.self.{part}", width, width)
+        if rotary:
+            layout[f"{at}.attention.self.rotary_embeddings.inv_freq"] = (width // sizes["heads"] // 2,)
+        layout |= _linear(f"{at}.attention.output.dense", width, width)
+        layout |= _norm(f"{at}.attention.LayerNorm", width) | _norm(f"{at}.LayerNorm", width)
+        layout |= _linear(f"{at}.intermediate.dense", width, 2 * inner if gated else inner, bias=not gated)
+        layout |= _linear(f"{at}.output.dense", inner, width, bias=not gated)
+    return layout
+
+
+def enformer_layout(sizes: Mapping[str, int]) -> Layout:
+    """The trunk of Enformer; ``width`` is that of its output, twice that of its transformer."""
+    dim, half = sizes["width"] // 2, sizes["width"] // 4
+    widths = [half, *(round(half * 2 ** (i / 5) / sizes["divisor"]) * sizes["divisor"] for i in range(6))]
+    layout: Layout = {"stem.0.weight": (half, 4, 15), "stem.0.bias": (half,)}
+    layout |= _residual_and_pool("stem", half)
+    for number, (before, after) in enumerate(pairwise(widths)):
+        at = f"conv_tower.{number}"
+        layout |= _conv_block(f"{at}.0", before, after, 5) | _residual_and_pool(at, after)
+    keys = sizes["heads"] * sizes["key_dim"]
+    for number in range(sizes["layers"]):
+        first, second = f"transformer.{number}.0.fn", f"transformer.{number}.1.fn"
+        for part, (before, after) in {
+            "to_q": (dim, keys),
+            "to_k": (dim, keys),
+            "to_v": (dim, dim),
+            "to_rel_k": (dim // sizes["heads"], keys),
+        }.items():
+            layout |= _linear(f"{first}.1.{part}", before, after, bias=False)
+        for part in ("rel_content_bias", "rel_pos_bias"):
+            layout[f"{first}.1.{part}"] = (1, sizes["heads"], 1, sizes["key_dim"])
+        layout |= _norm(f"{first}.0", dim) | _linear(f"{first}.1.to_out", dim, dim) | _norm(f"{second}.0", dim)
+        layout |= _linear(f"{second}.1", dim, 2 * dim) | _linear(f"{second}.4", 2 * dim, dim)
+    return layout | _conv_block("final_pointwise.1", widths[-1], 2 * dim, 1)
+
+
+def _linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Layout:
+    return {f"{name}.weight": (outputs, inputs)} | ({f"{name}.bias": (outputs,)} if bias else {})
+
+
+def _norm(name: str, width: int) -> Layout:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _conv_block(name: str, before: int, after: int, kernel: int) -> Layout:
+    statistics: Layout = {f"{name}.0.running_mean": (before,), f"{name}.0.running_var": (before,)}
+    statistics[f"{name}.0.num_batches_tracked"] = ()
+    return (
+        _norm(f"{name}.0", before)
+        | statistics
+        | {f"{name}.2.weight": (after, before, kernel), f"{name}.2.bias": (after,)}
+    )
+
+
+def _residual_and_pool(name: str, width: int) -> Layout:
+    return _conv_block(f"{name}.1.fn", width, width, 1) | {f"{name}.2.to_attn_logits.weight": (width, width, 1, 1)}

@@ -1,0 +1,66 @@
+"""Our encoders against rows that public implementations gave for the same weights, see ``benchmarks/parity``."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "parity"))
+import cases
+import recipe
+
+from embedcache.encoders import registry
+from embedcache.encoders.cards import CARDS, EncoderCard
+from embedcache.encoders.registry import load_layers
+
+FOLDER = Path(__file__).parent / "golden" / "parity"
+GOLDEN = {case.name: case for case in cases.GOLDEN}
+SETTINGS = ("key_dim", "divisor")
+
+
+def small_card(case: cases.Case) -> EncoderCard:
+    """The card of the encoder, in the sizes of the case."""
+    found = CARDS[case.encoder]
+    shape = {name: value for name, value in case.sizes.items() if name not in SETTINGS}
+    settings = {name: case.sizes[name] for name in SETTINGS if name in case.sizes}
+    published = cases.config(case.family, case.sizes)
+    config = {name: published[name] for name in found.config}
+    return replace(found, **shape, settings={**found.settings, **settings}, config=config)
+
+
+def write_checkpoint(case: cases.Case, folder: Path) -> None:
+    tensors = recipe.draw_tensors(cases.layout(case.family, case.sizes), case.seed)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(cases.config(case.family, case.sizes) | dict(case.config)))
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_rows_are_those_of_the_public_implementation(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = GOLDEN[name]
+    about: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    assert about["sequences"] == cases.sequences(case)
+    monkeypatch.setattr(registry, "CARDS", CARDS | {case.encoder: small_card(case)})
+    write_checkpoint(case, tmp_path)
+    layers = sorted({int(key.split(".")[0]) for key in about["rows"]}, reverse=True)
+    encoder: Any = load_layers(case.encoder, case.modality, layers, weights=tmp_path)  # type: ignore[arg-type]
+    with np.load(FOLDER / f"{name}.npz") as golden:
+        for number, sequence in enumerate(about["sequences"]):
+            for layer, (rows,) in encoder.encode_layers([sequence], layers).items():
+                key = f"{layer}.{number}"
+                wanted = golden[key]
+                assert len(wanted) == len(about["rows"][key])
+                assert len(rows) == encoder.spec.n_tokens(sequence) == about["rows"][key][-1] + 1
+                off = np.abs(rows[about["rows"][key]] - wanted).max()
+                assert off <= 1e-5 * np.abs(wanted).max(), key
+
+
+def test_every_file_belongs_to_a_case() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == set(GOLDEN)
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 100_000
