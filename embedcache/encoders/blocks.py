@@ -1,4 +1,4 @@
-"""The blocks of an ``EsmModel`` over one pack, in as few passes over memory as their numbers allow.
+"""The blocks of a network over one pack, and those of an ``EsmModel`` in as few passes as their numbers allow.
 
 On a CPU, where nothing is trained, the linear layers, normalisations and attention of the model are called one
 by one, and what lies between them works in place or in the same call. In float32 the numbers are those of the modules
@@ -7,7 +7,7 @@ that rows are nearer to those of float32 than the modules' own are. Elsewhere, a
 are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from transformers.models.esm.modeling_esm import EsmIntermediate
 from embedcache.encoders.attention import Runs, attend_by_runs
 from embedcache.encoders.linear import linear_add, linear_gelu, linear_joined
 
-__all__ = ["run_blocks"]
+__all__ = ["PackState", "collect_layers", "run_blocks"]
 
 
 def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dict[int, Tensor]:
@@ -37,20 +37,48 @@ def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dic
     rotary = model.rotary_embeddings
     turns = None if rotary is None else rotary(x, positions)  # cos, sin: (1, N, d)
     in_place = torch.is_inference_mode_enabled() and x.device.type == "cpu"
-    state = _State.of(model, inputs["runs"], turns) if in_place else None
+    state = PackState.of(model, inputs["runs"], turns) if in_place else None
     about = {name: inputs[name] for name in ("runs", "bounds", "longest")}
+
+    def step(block: Any, x: Tensor) -> Tensor:
+        if state is None:
+            return cast(Tensor, block(x, position_embeddings=turns, **about))
+        return _block(block, x[0], state)[None]
+
+    return collect_layers(model.encoder.layer, step, x, layers, model.encoder.emb_layer_norm_after)
+
+
+def collect_layers(
+    blocks: Iterable[Any],
+    step: Callable[[Any, Tensor], Tensor],
+    x: Tensor,
+    layers: Sequence[int],
+    norm: Callable[[Tensor], Tensor],
+) -> dict[int, Tensor]:
+    """Take rows through all blocks, and keep those of the layers asked for.
+
+    Args:
+        blocks: In their order.
+        step: What one block does: (1, N, D) to (1, N, D), a new tensor.
+        x: Rows before the first block, (1, N, D).
+        layers: As in ``spec.LayeredEncoder``.
+        norm: The normalisation behind the last block, for layer -1.
+
+    Returns:
+        The rows of each layer, (N, D).
+    """
     found: dict[int, Tensor] = {}
-    for number, block in enumerate(model.encoder.layer, 1):
-        x = block(x, position_embeddings=turns, **about) if state is None else _block(block, x[0], state)[None]
+    for number, block in enumerate(blocks, 1):
+        x = step(block, x)
         if number in layers:
             found[number] = x[0]
     if -1 in layers:
-        found[-1] = model.encoder.emb_layer_norm_after(x)[0]
+        found[-1] = norm(x)[0]
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class PackState:
     """What all blocks need to know of a pack."""
 
     runs: Runs
@@ -62,7 +90,8 @@ class _State:
     """cos + i sin of every pair of a head, (N, 1, d / 2)."""
 
     @classmethod
-    def of(cls, model: Any, runs: Runs, turns: tuple[Tensor, Tensor] | None) -> "_State":
+    def of(cls, model: Any, runs: Runs, turns: tuple[Tensor, Tensor] | None) -> "PackState":
+        """Of a pack with these lengths and cos, sin (1, N, d) of its positions."""
         heads = model.config.num_attention_heads
         unchanged = torch.arange(model.config.hidden_size)
         half = len(unchanged) // heads // 2
@@ -71,7 +100,7 @@ class _State:
         return cls(runs, heads, order, unchanged, angles)
 
 
-def _block(block: Any, x: Tensor, state: _State) -> Tensor:
+def _block(block: Any, x: Tensor, state: PackState) -> Tensor:
     """One block: (N, D) to (N, D), a new tensor."""
     inner, after = block.attention.self, block.attention.output
     parts = (inner.query, inner.key, inner.value), (state.order, state.order, state.unchanged)

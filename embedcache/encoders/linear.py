@@ -58,18 +58,19 @@ def linear_joined(layers: Sequence[nn.Module], orders: Sequence[Tensor], x: Tens
     """What several layers compute, side by side, the columns of each in an order of its own.
 
     Args:
-        layers: Each (N, in) to (N, out), all with a bias.
+        layers: Each (N, in) to (N, out), all with a bias or all without.
         orders: For each layer, which of its columns comes where: (out,) indices.
         x: (N, in).
     """
-    if not all(_fits(layer, x) for layer in layers):
+    with_bias = {getattr(layer, "bias", None) is not None for layer in layers}
+    if len(with_bias) > 1 or not all(_fits(layer, x) for layer in layers):
         return torch.cat([layer(x)[:, order] for layer, order in zip(layers, orders, strict=True)], dim=1)
     plain = [layer for layer in layers if isinstance(layer, nn.Linear)]
     now = _version(*plain)
     then, so, joined = _JOINED.get(plain[0], (None, [], None))
     if joined is None or then != now or not all(map(torch.equal, so, orders)):
-        joined = nn.Linear(x.shape[1], sum(map(len, orders)), device="meta")
-        for name in ("weight", "bias"):
+        joined = nn.Linear(x.shape[1], sum(map(len, orders)), bias=True in with_bias, device="meta")
+        for name in ("weight", "bias") if True in with_bias else ("weight",):
             rows = [getattr(layer, name)[order] for layer, order in zip(plain, orders, strict=True)]
             setattr(joined, name, nn.Parameter(torch.cat(rows), requires_grad=False))
         _JOINED[plain[0]] = now, list(orders), joined

@@ -5,21 +5,22 @@ that a sequence sees the kernels it would see alone and its numbers do not depen
 bit on one CPU thread; with more threads or on a GPU the rounding of a few numbers may differ, within
 ``TOLERANCE`` of the largest. On a CPU they are those of the plain pass of transformers up to the last digits, and
 in half precision nearer to float32 than those (see ``blocks``). Matrix products of very few rows round in another
-way, so very short sequences run alone. Fits transformers models that take
-``position_ids``, use the attention interface, and mix tokens in attention only: ESM-2 and the Nucleotide
-Transformers. It does not fit inputs with ``<mask>`` in models with ``token_dropout``: their rescaling would run
-over the whole pack.
+way, so very short sequences run alone. Fits transformers models that use the attention interface and mix tokens
+in attention only, with positions that a pack can restart: ESM-2, ESM C, the Nucleotide Transformers, and T5, whose
+distances count within a sequence. It does not fit inputs with ``<mask>`` in models with ``token_dropout``: their
+rescaling would run over the whole pack.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from embedcache.encoders.attention import ATTENTION
 from embedcache.encoders.blocks import run_blocks
@@ -29,7 +30,7 @@ from embedcache.encoders.spec import EncoderSpec, Pending
 from embedcache.errors import EmbedCacheError
 from embedcache.ragged import Ragged
 
-__all__ = ["PackedEncoder", "Vocabulary", "check_packing"]
+__all__ = ["ESM", "Network", "PackedEncoder", "Vocabulary", "check_packing"]
 
 CPU_PACK_TOKENS = 1024
 """Tokens of one pass, about, for each thread of a CPU; more are slower, for activations leave its cache."""
@@ -43,16 +44,41 @@ class Vocabulary:
 
     ids: Callable[[str], NDArray[np.int64]]
     """Ids of a normalised sequence, without special tokens."""
-    before: int
-    """Id of the special token in front."""
+    before: int | None
+    """Id of the special token in front, if the family has one."""
     after: int | None = None
     """Id of the special token at the end, if the family has one."""
     first_position: int = 0
     """Position of the first token: 0, or one past the padding id in tables of learned positions."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """How a pack goes through the models of a family, and where they keep their blocks."""
+
+    run: Callable[[Any, dict[str, Any], Sequence[int]], dict[int, Tensor]]
+    """Takes the model, the inputs of a pack and the layers asked for; see ``blocks.run_blocks``."""
+    blocks: str
+    """Path from the model to the list of its blocks, with dots."""
+    norm: str
+    """Path to the normalisation behind the last one."""
+
+    def get(self, model: Any, path: str) -> Any:
+        """The part of the model at a path."""
+        return attrgetter(path)(model)
+
+    def put(self, model: Any, path: str, part: Any) -> None:
+        """Another part in its place."""
+        parent, _, name = path.rpartition(".")
+        setattr(attrgetter(parent)(model) if parent else model, name, part)
+
+
+ESM = Network(run=run_blocks, blocks="encoder.layer", norm="encoder.emb_layer_norm_after")
+"""ESM-2 and the Nucleotide Transformers."""
+
+
 class PackedEncoder:
-    """An encoder of the ESM family: see ``spec.Encoder``; also gives tensors, for training.
+    """An encoder that runs packs: see ``spec.Encoder``; also gives tensors, for training.
 
     Attributes:
         spec: What it is.
@@ -60,12 +86,15 @@ class PackedEncoder:
         packing_error: What ``check_packing`` found when it was loaded: about 1e-6 in float32.
     """
 
-    def __init__(self, spec: EncoderSpec, model: nn.Module, vocabulary: Vocabulary, device: str = "cpu") -> None:
+    def __init__(
+        self, spec: EncoderSpec, model: nn.Module, vocabulary: Vocabulary, device: str = "cpu", network: Network = ESM
+    ) -> None:
         self.spec = spec
         self.vocabulary = vocabulary
+        self.network = network
         self.model = cast(Any, model).to(device).eval()
-        self.packing_error = check_packing(self.model, vocabulary, spec.name)
-        _keep_layers(self.model, spec.layer)
+        self.packing_error = check_packing(self.model, vocabulary, spec.name, network)
+        _keep_layers(self.model, spec.layer, network)
 
     def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
         """Embed normalised, already cropped sequences: (tokens, width) each, in their order.
@@ -110,24 +139,25 @@ class PackedEncoder:
             threads = torch.get_num_threads()
             budget, shortest = CPU_PACK_TOKENS * threads, _shortest_in_pack(threads)
         passes = [
-            run_blocks(self.model, _inputs([ids[i] for i in pack], self.vocabulary, self.model.device), layers)
+            self.network.run(self.model, _inputs([ids[i] for i in pack], self.vocabulary, self.model.device), layers)
             for pack in _packs(order, lengths, budget, shortest)
         ]
         starts = np.empty(len(ids), np.int64)
         starts[order] = np.cumsum([0, *(lengths[i] for i in order[:-1])])
-        counts = np.array(lengths) - (1 if self.vocabulary.after is None else 2)
+        before, after = (int(one is not None) for one in (self.vocabulary.before, self.vocabulary.after))
+        counts = np.array(lengths) - before - after
         offsets = np.append(0, np.cumsum(counts))
-        kept = np.arange(offsets[-1]) + np.repeat(starts + 1 - offsets[:-1], counts)
+        kept = np.arange(offsets[-1]) + np.repeat(starts + before - offsets[:-1], counts)
         rows, bounds = to_device(kept, self.model.device), torch.from_numpy(offsets)
         # all tokens with special ones, longest sequence first, (N, D), to residues in the order of the batch
         return {layer: Ragged(torch.cat([one[layer] for one in passes])[rows], bounds) for layer in layers}
 
     def _with_special(self, sequence: str) -> NDArray[np.int64]:
-        after = [] if self.vocabulary.after is None else [self.vocabulary.after]
-        return np.concatenate([[self.vocabulary.before], self.vocabulary.ids(sequence), after]).astype(np.int64)
+        before, after = ([] if one is None else [one] for one in (self.vocabulary.before, self.vocabulary.after))
+        return np.concatenate([before, self.vocabulary.ids(sequence), after]).astype(np.int64)
 
 
-def check_packing(model: Any, vocabulary: Vocabulary, name: str) -> float:
+def check_packing(model: Any, vocabulary: Vocabulary, name: str, network: Network = ESM) -> float:
     """Compare a pack with plain single runs in the first two layers, and leave the model on packed attention.
 
     Returns:
@@ -139,8 +169,8 @@ def check_packing(model: Any, vocabulary: Vocabulary, name: str) -> float:
     draw = np.random.default_rng(0)
     words = draw.integers(6, 24, size=(4, 120))  # ordinary tokens in every vocabulary
     ids = [words[i, :n] for i, n in enumerate((120, 37, 12, 12))]
-    layers = model.encoder.layer
-    model.encoder.layer = layers[:2]  # a fault shows in the first attention that mixes tokens
+    layers = network.get(model, network.blocks)
+    network.put(model, network.blocks, layers[:2])  # a fault shows in the first attention that mixes tokens
     try:
         with torch.inference_mode():
             model.set_attn_implementation("sdpa")
@@ -148,9 +178,9 @@ def check_packing(model: Any, vocabulary: Vocabulary, name: str) -> float:
                 [model(input_ids=torch.from_numpy(one)[None].to(model.device)).last_hidden_state[0] for one in ids]
             )
             model.set_attn_implementation(ATTENTION)
-            packed = run_blocks(model, _inputs(ids, vocabulary, model.device), [-1])[-1]
+            packed = network.run(model, _inputs(ids, vocabulary, model.device), [-1])[-1]
     finally:
-        model.encoder.layer = layers
+        network.put(model, network.blocks, layers)
     error = ((packed - single).abs().max() / single.abs().max()).item()
     tolerance = TOLERANCE[packed.dtype]
     if not error <= tolerance:
@@ -204,8 +234,8 @@ def _packs(order: Sequence[int], lengths: Sequence[int], budget: int, shortest: 
     yield pack
 
 
-def _keep_layers(model: Any, layer: int) -> None:
+def _keep_layers(model: Any, layer: int, network: Network) -> None:
     """Cut the model after a layer; only the last one has the final normalisation behind it."""
     if layer != -1:
-        model.encoder.layer = model.encoder.layer[:layer]
-        model.encoder.emb_layer_norm_after = None
+        network.put(model, network.blocks, network.get(model, network.blocks)[:layer])
+        network.put(model, network.norm, nn.Identity())

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from embedcache.encoders.cards import EncoderCard
+from embedcache.encoders.names import one_name_each, setting
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import InvalidInputError, MissingDependencyError
 
@@ -68,7 +69,7 @@ def find_weights(card: EncoderCard, directory: Path | None = None, *, download: 
         raise MissingDependencyError(f"{directory} is not a directory. {_how_to_fetch(card)}")
     architecture = _architecture(card, directory)
     tensors = {}
-    for key, tensor in _read_tensors(card, directory).items():
+    for key, tensor in one_name_each(_read_tensors(card, directory), card.same, directory).items():
         name = key.removeprefix(card.key_prefix)
         if not name.startswith(card.unused):
             tensors[name] = tensor
@@ -214,7 +215,8 @@ def _architecture(card: EncoderCard, directory: Path) -> dict[str, Any]:
                 f"{directory / 'config.json'} is not that of {card.name}: {name} is {found.get(name)!r}, expected "
                 f"{value!r}. Give the files of {card.repository}, or the encoder that they belong to."
             )
-    return {ours: found[theirs] for ours, theirs in card.shape.items() if theirs in found and ours != "width"}
+    said = {ours: setting(found, theirs) for ours, theirs in card.shape.items() if ours != "width"}
+    return {ours: value for ours, value in said.items() if value is not None}
 
 
 def _read_json(path: Path, card: EncoderCard) -> dict[str, Any]:

@@ -50,11 +50,13 @@ class EncoderCard:
     """Stands before the names of the tensors in the published files."""
     unused: tuple[str, ...] = ()
     """Beginnings of tensor names, without ``key_prefix``, that are in the files and play no part here."""
+    same: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Tensors that files hold under one or several of these names, ``key_prefix`` included; the first is used."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """What ``config.json`` beside the weights must say."""
     shape: Mapping[str, str] = field(default_factory=dict)
     """Where ``config.json`` says the shape of the network: ``width`` or a name in ``EncoderSpec.architecture``, and the
-    key in that file."""
+    key in that file, with dots where objects lie in one another."""
     from_memory: bool = False
     """Layers, heads and feed-forward width were never compared with the published files: those decide."""
     licence: str
