@@ -22,12 +22,21 @@ ModalityOption = Annotated[Modality, typer.Option(help="Which sequences of the d
 EncoderOption = Annotated[
     str | None,
     typer.Option(
-        help="Encoder, see `embedcache encoders`. Default: the dataset's, else the paper's (enformer, nt-v2-250m, "
-        "esm2-150m)."
+        help="Encoder, see `embedcache encoders`; hf:OWNER/NAME or hf:DIRECTORY for any other of Hugging Face, "
+        "module:Class for one of yours. Default: the dataset's, else the paper's (enformer, nt-v2-250m, esm2-150m)."
     ),
 ]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="Directory with the published weights. Default: the Hugging Face cache.")
+]
+RevisionOption = Annotated[
+    str | None, typer.Option(metavar="COMMIT", help="Of the encoder's repository. Default: the one in the cache.")
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run the code that comes with an hf: encoder; also needs its --revision, in full."
+    ),
 ]
 RandomInitOption = Annotated[
     int | None, typer.Option(metavar="SEED", help="Draw the weights with this seed instead of reading them.")
@@ -66,6 +75,8 @@ def build(
     dataset: DatasetOption = Path("dataset"),
     cache: CacheOption = "cache",
     weights: WeightsOption = None,
+    revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     random_init: RandomInitOption = None,
     dtype: DtypeOption = "float32",
     store_dtype: StoreDtypeOption = "float16",
@@ -106,6 +117,8 @@ def worker(
     dataset: DatasetOption = Path("dataset"),
     cache: CacheOption = "cache",
     weights: WeightsOption = None,
+    revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     random_init: RandomInitOption = None,
     dtype: DtypeOption = "float32",
     store_dtype: StoreDtypeOption = "float16",
@@ -137,7 +150,10 @@ def _job(given: dict[str, Any]) -> "BuildJob":
     """The job that options describe; names are those of the parameters."""
     from embedcache.job import BuildJob
 
-    names = ("weights", "random_init", "dtype", "store_dtype", "crop", "overlap", "max_tokens")
+    names = (
+        *("weights", "revision", "trust_remote_code", "random_init", "dtype", "store_dtype"),
+        *("crop", "overlap", "max_tokens"),
+    )
     return BuildJob(
         dataset=given["dataset"],
         cache=given["cache"],
@@ -159,6 +175,8 @@ def estimate(
     dataset: DatasetOption = Path("dataset"),
     cache: CacheOption = "cache",
     weights: WeightsOption = None,
+    revision: RevisionOption = None,
+    trust_remote_code: TrustOption = False,
     random_init: RandomInitOption = None,
     dtype: DtypeOption = "float32",
     store_dtype: StoreDtypeOption = "float16",

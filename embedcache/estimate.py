@@ -170,7 +170,7 @@ def _spec(name: str, job: BuildJob) -> EncoderSpec:
     if card(name).weights or job.options.get("weights") or job.options.get("random_init") is not None:
         return encoder_spec(name, job.modality, **job.options)
     drawn = encoder_spec(name, job.modality, **drawn_options(job.options))
-    return replace(drawn, name=name, model_id=card(name).repository, weights="")
+    return replace(drawn, name=card(name).name, model_id=card(name).repository, weights="")
 
 
 def _product(cache: str | Place, spec: EncoderSpec) -> Product:

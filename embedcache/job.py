@@ -104,7 +104,7 @@ def prepare_job(job: BuildJob) -> BuildJob:
     if not found.weights and options.get("random_init") is None:  # published weights are big, and may lie elsewhere
         options["weights"], options["random_init"] = None, 0
     layer_specs(name, encoder_spec(name, job.modality, **options), job.layers)
-    loader = registered_loader(name)
+    loader = registered_loader(found.name)
     _check_loader(name, loader)
     cache, weights = parse_place(job.cache), job.options.get("weights")
     return replace(

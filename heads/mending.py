@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from embedcache.encoders.plugin_class import place_of
 from embedcache.encoders.plugins import find_card
 from embedcache.encoders.spec import EncoderSpec, StoreDtype
 from embedcache.place import Place
@@ -64,4 +65,4 @@ def _card_name(spec: EncoderSpec) -> tuple[str, list[str]]:
     for suffix in (f"-random{seed}", f"-seed{seed}"):
         if spec.weights.startswith("seed:") and spec.name.endswith(suffix) and find_card(spec.name) is None:
             return spec.name.removesuffix(suffix), [f"--random-init {seed}"]
-    return spec.name, []
+    return (find_card(spec.name) is None and place_of(spec)) or spec.name, []

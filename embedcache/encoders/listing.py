@@ -19,7 +19,7 @@ def list_cards(modality: Modality | None = None) -> list[dict[str, Any]]:
     cards = [card for card in CARDS.values() if modality is None or modality in card.modalities]
     names = ("name", *_SHOWN, *_TERMS)
     rows = [{name: value for name, value in asdict(card).items() if name in names} for card in cards]
-    return [row | {"random": bool(card.weights)} for row, card in zip(rows, cards, strict=True)]
+    return [row | {"random": card.weights.startswith("seed:")} for row, card in zip(rows, cards, strict=True)]
 
 
 def format_cards(cards: list[dict[str, Any]]) -> str:

@@ -1,20 +1,22 @@
-"""Encoders of other people: an ``EncoderCard`` in a module of theirs, found by its place ``module:NAME``.
+"""Encoders of other people: a class, or an ``EncoderCard``, in a module of theirs, found by its place ``module:NAME``.
 
-An installed package names the place as an entry point of the group ``embedcache.encoders``. A file of one's own on
-PYTHONPATH is named in the environment variable EMBEDCACHE_ENCODERS, several with commas between them. Workers on this
-machine and those that SLURM starts inherit it; the card says in turn where the encoder is loaded from.
+``--encoder module:Class`` names the place of a class, see ``plugin_class`` for what it must have. An installed package
+names the place as an entry point of the group ``embedcache.encoders``. A file of one's own on PYTHONPATH is named in
+the environment variable EMBEDCACHE_ENCODERS, several with commas between them. Workers on this machine and those that
+SLURM starts inherit both variables; a card says in turn where the encoder is loaded from.
 """
 
 import os
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from embedcache.encoders.cards import CARDS, EncoderCard
 from embedcache.errors import InvalidInputError
 
-__all__ = ["find_card", "import_place", "load_plugins"]
+__all__ = ["find_card", "import_place", "load_plugins", "named_card"]
 
 GROUP = "embedcache.encoders"
 VARIABLE = "EMBEDCACHE_ENCODERS"
@@ -61,14 +63,31 @@ def import_place(place: str, source: str, what: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
+        beside = Path(f"{module.split('.')[0]}.py").is_file() and isinstance(error, ModuleNotFoundError)
+        here = " (PYTHONPATH=. for this folder)" if beside else ""
         raise InvalidInputError(
             f"{place!r} from {source} cannot be imported: {error}. Write module:NAME of {what}, with the folder of the "
-            "module on PYTHONPATH, or remove it."
+            f"module on PYTHONPATH{here}, or remove it."
         ) from error
 
 
+def named_card(name: str) -> EncoderCard | None:
+    """The card of an encoder that is named by its place, ``hf:OWNER/NAME`` or ``module:Class``; None for other names.
+
+    Raises:
+        InvalidInputError: There is no such thing at the place.
+    """
+    return _card(name, "the name of the encoder") if ":" in name else None
+
+
 def _card(place: str, source: str) -> EncoderCard:
-    found = import_place(place, source, "an EncoderCard")
+    found = import_place(place, source, "an EncoderCard or a class")
+    if isinstance(found, type):
+        from embedcache.encoders.plugin_class import class_card
+
+        return class_card(place, found)
     if not isinstance(found, EncoderCard):
-        raise InvalidInputError(f"{place!r} from {source} is a {type(found).__name__}, expected an EncoderCard.")
+        raise InvalidInputError(
+            f"{place!r} from {source} is a {type(found).__name__}, expected an EncoderCard or a class with `encode`."
+        )
     return found

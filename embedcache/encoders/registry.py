@@ -6,19 +6,20 @@ hashes its weights. Loaders are imported when their encoder is first loaded.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 from embedcache.encoders.cards import CARDS, PAPER_ENCODERS, TINY_ENCODERS, EncoderCard
 from embedcache.encoders.layers import OneLayer
-from embedcache.encoders.plugins import import_place, load_plugins
-from embedcache.encoders.spec import ComputeDtype, Encoder, EncoderSpec, LayeredEncoder, StoreDtype
-from embedcache.encoders.tokens import Crop
+from embedcache.encoders.options import EncoderOptions, card_spec
+from embedcache.encoders.plugins import import_place, load_plugins, named_card
+from embedcache.encoders.spec import Encoder, EncoderSpec, LayeredEncoder
 from embedcache.encoders.windows import WindowedEncoder
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.sequences import Modality
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from embedcache.encoders.weights import Weights
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "TINY_ENCODERS",
     "EncoderCard",
     "EncoderOptions",
+    "Finder",
     "Loader",
     "card",
     "check_reads",
@@ -41,17 +43,25 @@ __all__ = [
 Loader = Callable[[EncoderSpec, "Weights | None", str], Encoder]
 """Takes the spec, the weights (None if they are drawn from the seed of the spec) and a torch device."""
 
+Finder = Callable[[EncoderCard, Modality, EncoderOptions], tuple[EncoderCard, Any]]
+"""Takes a card, the modality and what the user chose; gives the card with all that the spec needs, its ``weights``
+empty only if they are to be drawn, and what the loader gets in place of ``Weights``."""
+
 _LOADERS: dict[str, Loader] = {}
 
 
 def card(name: str) -> EncoderCard:
-    """The card of an encoder.
+    """The card of an encoder: by its name, or by its place, ``hf:OWNER/NAME`` or ``module:Class``.
 
     Raises:
         UnknownNameError: No such encoder; the nearest name is offered.
+        InvalidInputError: Nothing of use is at that place.
     """
     if name not in CARDS:
         load_plugins()
+    if name not in CARDS and (found := named_card(name)) is not None:
+        register_encoder(found)
+        return found
     if name not in CARDS:
         raise UnknownNameError("encoder", name, CARDS)
     return CARDS[name]
@@ -89,29 +99,6 @@ def registered_loader(name: str) -> Loader | None:
     loader = _LOADERS.get(name)
     named = f"{getattr(loader, '__module__', '')}:{getattr(loader, '__qualname__', '')}"
     return None if named == CARDS[name].loader else loader
-
-
-class EncoderOptions(TypedDict, total=False):
-    """What a user can choose about an encoder; what is left out is as its card says."""
-
-    weights: Path | None
-    """Directory with the published files; the hub cache is searched without it."""
-    random_init: int | None
-    """Seed of drawn weights in place of published ones."""
-    dtype: ComputeDtype
-    """Number format of the computation, float32 by default."""
-    store_dtype: StoreDtype
-    """Number format in the store, float16 by default."""
-    crop: Crop | None
-    """What to do with input over the limit; by default the card's rule."""
-    overlap: int | None
-    """Tokens that neighbouring windows share at least, under the crop ``windows``; by default a quarter of one."""
-    max_tokens: int | None
-    """Limit without special tokens, 0 for none; by default the card's."""
-    layer: int
-    """Output of which block: 1 for the first, -1 (the default) for the last with its final normalisation."""
-    pooling: str
-    """``none`` (the default), ``mean`` or ``adaptive-<most rows>``, see ``pooling``."""
 
 
 def encoder_spec(name: str, modality: Modality, **options: Unpack[EncoderOptions]) -> EncoderSpec:
@@ -181,92 +168,21 @@ def layer_specs(name: str, spec: EncoderSpec, layers: Sequence[int]) -> list[Enc
     return [replace(spec, layer=number) for number in dict.fromkeys(_layer(card(name), one, count) for one in layers)]
 
 
-def _resolve(found: EncoderCard, modality: Modality, options: EncoderOptions) -> tuple[EncoderSpec, "Weights | None"]:
-    """The spec, and the weights if files hold them, read and hashed once."""
-    spec, weights = _drawn_spec(found, modality, **options), None
+def _resolve(found: EncoderCard, modality: Modality, options: EncoderOptions) -> tuple[EncoderSpec, Any]:
+    """The spec, and the weights if files hold them, read and hashed once: ``Weights``, or what the finder gave."""
+    if modality not in get_args(Modality):
+        raise UnknownNameError("modality", modality, get_args(Modality))
+    check_reads(found, modality)
+    weights: Any = None
+    if found.finder:
+        finder: Finder = import_place(found.finder, f"the card of {found.name}", "its finder")
+        found, weights = finder(found, modality, options)
+    spec = card_spec(found, modality, **options)
     if not spec.weights:
-        spec, weights = _with_weights(found, spec, options.get("weights"))
+        revision = options.get("revision") or found.revision
+        spec, weights = _with_weights(replace(found, revision=revision), spec, options.get("weights"))
     # only the files know how many layers there are
     return layer_specs(found.name, spec, [options.get("layer", -1)])[0], weights
-
-
-def _drawn_spec(
-    found: EncoderCard,
-    modality: Modality,
-    *,
-    weights: Path | None = None,
-    random_init: int | None = None,
-    dtype: ComputeDtype = "float32",
-    store_dtype: StoreDtype = "float16",
-    crop: Crop | None = None,
-    overlap: int | None = None,
-    max_tokens: int | None = None,
-    layer: int = -1,
-    pooling: str = "none",
-) -> EncoderSpec:
-    """The spec from the card alone; ``weights`` in it stays empty where files decide."""
-    _check_choices(modality=(modality, Modality), dtype=(dtype, ComputeDtype), store_dtype=(store_dtype, StoreDtype))
-    if crop is not None:
-        _check_choices(crop=(crop, Crop))
-    check_reads(found, modality)
-    name, drawn = _seeded(found, weights, random_init)
-    limit = _limit(found, max_tokens)
-    # without a limit no rule changes anything, and must not make another store; windows would have no size
-    rule = crop if crop == "windows" else (crop or found.crops.get(modality, "error")) if limit else "error"
-    return EncoderSpec(
-        name=name,
-        modality=modality,
-        adapter=found.adapter,
-        model_id="random" if drawn else found.repository,
-        weights=drawn,
-        architecture=_architecture(found),
-        width=found.width,
-        tokens=found.tokens,
-        max_tokens=limit,
-        crop=rule,
-        overlap=limit // 4 if overlap is None and rule == "windows" else overlap or 0,
-        layer=layer,
-        pooling=pooling,
-        attention=found.attention,
-        compute_dtype=dtype,
-        store_dtype=store_dtype,
-    )
-
-
-def _check_choices(**chosen: tuple[str, Any]) -> None:
-    for setting, (value, allowed) in chosen.items():
-        if value not in get_args(allowed):
-            raise UnknownNameError(setting, value, get_args(allowed))
-
-
-def _architecture(found: EncoderCard) -> dict[str, Any]:
-    shape = {"layers": found.layers, "heads": found.heads, "feed_forward": found.feed_forward}
-    return {**{name: value for name, value in shape.items() if value}, **found.settings}
-
-
-def _seeded(found: EncoderCard, weights: Path | None, seed: int | None) -> tuple[str, str]:
-    """Name and ``seed:<number>`` of an encoder; the latter is empty if files hold its weights."""
-    if weights is not None and (seed is not None or found.weights):
-        raise InvalidSettingError(
-            f"Encoder {found.name} with random weights takes no files, but {weights} is given. "
-            "Leave out the directory, or the seed."
-        )
-    if seed is None:
-        return found.name, found.weights
-    if seed < 0:
-        raise InvalidSettingError(f"Seed {seed} of random weights is negative. Give 0 or more.")
-    if found.weights:
-        return found.name if found.weights == f"seed:{seed}" else f"{found.name}-seed{seed}", f"seed:{seed}"
-    return f"{found.name}-random{seed}", f"seed:{seed}"
-
-
-def _limit(found: EncoderCard, wanted: int | None) -> int:
-    if wanted is None:
-        return found.max_tokens
-    if wanted < 0 or (found.max_tokens and not 0 < wanted <= found.max_tokens):
-        allowed = f"1 to {found.max_tokens}" if found.max_tokens else "0 (no limit) or more"
-        raise InvalidSettingError(f"Encoder {found.name} cannot take {wanted} tokens. Give {allowed}.")
-    return wanted
 
 
 def _layer(found: EncoderCard, wanted: int, count: int) -> int:
@@ -281,7 +197,7 @@ def _layer(found: EncoderCard, wanted: int, count: int) -> int:
     return layer
 
 
-def _with_weights(found: EncoderCard, spec: EncoderSpec, directory: Path | None) -> tuple[EncoderSpec, "Weights"]:
+def _with_weights(found: EncoderCard, spec: EncoderSpec, directory: "Path | None") -> tuple[EncoderSpec, "Weights"]:
     """Find and hash the published weights; their files have the last word on the architecture."""
     from embedcache.encoders.weights import find_weights, weights_digest
 

@@ -35,13 +35,17 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
     Args:
         cache: Root of the cache.
         modality: Which branch of it.
-        encoder: ``rna-encoder`` or, where several settings of it were built, ``rna-encoder-<digest>``. None
-            takes the only store there is.
+        encoder: ``rna-encoder`` or, where several settings of it were built, ``rna-encoder-<digest>``; or the place
+            of an encoder, as it was built with. None takes the only store there is.
 
     Raises:
         CacheError: Nothing was built, or the name means several stores.
         UnknownNameError: No store has this name.
     """
+    if encoder is not None and ":" in encoder:
+        from embedcache.encoders.registry import card
+
+        encoder = card(encoder).name
     stores = list(list_stores(cache, modality))
     if not stores:
         raise CacheError(

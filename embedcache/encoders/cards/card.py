@@ -37,11 +37,17 @@ class EncoderCard:
         default_factory=lambda: {"dna": "center", "rna": "keep-3-prime", "protein": "error"}
     )
     """Default for input over ``max_tokens``: the centre of a window is its TSS; NT reads RNA from the 3' end."""
+    finder: str = ""
+    """``module:function`` that completes the card once a user has chosen, for encoders of which it says little before
+    their files are looked at; see ``registry.Finder``."""
+    package: str = ""
+    """What ``pip install`` needs for it besides this package."""
     any_layer: bool = True
     """Whether the output of a layer before the last can be had."""
     attention: Literal["packed", "single", "padded"] = "packed"
     weights: str = ""
-    """``seed:<number>`` if the weights are drawn and need no file; empty if they must be found."""
+    """``seed:<number>`` if the weights are drawn and need no file, ``own`` if a plug-in brings them; empty if they must
+    be found."""
     repository: str = ""
     """Hugging Face repository of the published weights."""
     revision: str = ""

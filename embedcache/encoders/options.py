@@ -1,0 +1,140 @@
+"""What a user can choose about an encoder, and the spec that follows from its card and these choices."""
+
+from pathlib import Path
+from typing import Any, TypedDict, get_args
+
+from embedcache.encoders.cards import EncoderCard
+from embedcache.encoders.spec import ComputeDtype, EncoderSpec, StoreDtype
+from embedcache.encoders.tokens import Crop
+from embedcache.errors import InvalidSettingError, UnknownNameError
+from embedcache.sequences import Modality
+
+__all__ = ["EncoderOptions", "card_spec"]
+
+
+class EncoderOptions(TypedDict, total=False):
+    """What a user can choose about an encoder; what is left out is as its card says."""
+
+    weights: Path | None
+    """Directory with the published files; the hub cache is searched without it."""
+    random_init: int | None
+    """Seed of drawn weights in place of published ones."""
+    dtype: ComputeDtype
+    """Number format of the computation, float32 by default."""
+    store_dtype: StoreDtype
+    """Number format in the store, float16 by default."""
+    crop: Crop | None
+    """What to do with input over the limit; by default the card's rule."""
+    overlap: int | None
+    """Tokens that neighbouring windows share at least, under the crop ``windows``; by default a quarter of one."""
+    max_tokens: int | None
+    """Limit without special tokens, 0 for none; by default the card's."""
+    layer: int
+    """Output of which block: 1 for the first, -1 (the default) for the last with its final normalisation."""
+    pooling: str
+    """``none`` (the default), ``mean`` or ``adaptive-<most rows>``, see ``pooling``."""
+    revision: str | None
+    """Commit of the repository; without it the one on the card, else the one in the hub cache."""
+    trust_remote_code: bool
+    """Whether code that comes with the weights may run; only encoders named ``hf:`` have any."""
+
+
+def card_spec(
+    found: EncoderCard,
+    modality: Modality,
+    *,
+    weights: Path | None = None,
+    random_init: int | None = None,
+    dtype: ComputeDtype = "float32",
+    store_dtype: StoreDtype = "float16",
+    crop: Crop | None = None,
+    overlap: int | None = None,
+    max_tokens: int | None = None,
+    layer: int = -1,
+    pooling: str = "none",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> EncoderSpec:
+    """The spec from the card alone; ``weights`` in it stays empty where files decide.
+
+    Raises:
+        EmbedCacheError: A choice that there is not, or that the encoder does not allow.
+    """
+    _check_choices(modality=(modality, Modality), dtype=(dtype, ComputeDtype), store_dtype=(store_dtype, StoreDtype))
+    if crop is not None:
+        _check_choices(crop=(crop, Crop))
+    if not found.finder:
+        _check_plain(found, weights, random_init, revision, trust_remote_code)
+    name, identity = _seeded(found, weights, random_init)
+    is_drawn = identity.startswith("seed:")
+    limit = _limit(found, max_tokens)
+    # without a limit no rule changes anything, and must not make another store; windows would have no size
+    rule = crop if crop == "windows" else (crop or found.crops.get(modality, "error")) if limit else "error"
+    return EncoderSpec(
+        name=name,
+        modality=modality,
+        adapter=found.adapter,
+        model_id="random" if is_drawn else found.repository,
+        revision=found.revision if found.finder else "",
+        weights=identity,
+        architecture=_architecture(found),
+        width=found.width,
+        tokens=found.tokens,
+        max_tokens=limit,
+        crop=rule,
+        overlap=limit // 4 if overlap is None and rule == "windows" else overlap or 0,
+        layer=layer,
+        pooling=pooling,
+        attention=found.attention,
+        compute_dtype=dtype,
+        store_dtype=store_dtype,
+    )
+
+
+def _check_choices(**chosen: tuple[str, Any]) -> None:
+    for setting, (value, allowed) in chosen.items():
+        if value not in get_args(allowed):
+            raise UnknownNameError(setting, value, get_args(allowed))
+
+
+def _architecture(found: EncoderCard) -> dict[str, Any]:
+    shape = {"layers": found.layers, "heads": found.heads, "feed_forward": found.feed_forward}
+    return {**{name: value for name, value in shape.items() if value}, **found.settings}
+
+
+def _check_plain(
+    found: EncoderCard, weights: Path | None, seed: int | None, revision: str | None, trust_remote_code: bool
+) -> None:
+    """Refuse choices that have no meaning for an encoder whose code is ours."""
+    if trust_remote_code:
+        raise InvalidSettingError(f"Encoder {found.name} has no remote code. Leave out --trust-remote-code.")
+    if revision is not None and (weights is not None or seed is not None or found.weights):
+        raise InvalidSettingError(
+            f"Revision {revision} is of {found.repository or 'no repository'}, which is not read where weights are "
+            "drawn or lie in a directory. Leave out --revision."
+        )
+
+
+def _seeded(found: EncoderCard, weights: Path | None, seed: int | None) -> tuple[str, str]:
+    """Name of an encoder and identity of its weights; the latter is empty if files hold them that were not read."""
+    if weights is not None and (seed is not None or found.weights.startswith("seed:")):
+        raise InvalidSettingError(
+            f"Encoder {found.name} with random weights takes no files, but {weights} is given. "
+            "Leave out the directory, or the seed."
+        )
+    if seed is None:
+        return found.name, found.weights
+    if seed < 0:
+        raise InvalidSettingError(f"Seed {seed} of random weights is negative. Give 0 or more.")
+    if found.weights.startswith("seed:"):
+        return found.name if found.weights == f"seed:{seed}" else f"{found.name}-seed{seed}", f"seed:{seed}"
+    return f"{found.name}-random{seed}", f"seed:{seed}"
+
+
+def _limit(found: EncoderCard, wanted: int | None) -> int:
+    if wanted is None:
+        return found.max_tokens
+    if wanted < 0 or (found.max_tokens and not 0 < wanted <= found.max_tokens):
+        allowed = f"1 to {found.max_tokens}" if found.max_tokens else "0 (no limit) or more"
+        raise InvalidSettingError(f"Encoder {found.name} cannot take {wanted} tokens. Give {allowed}.")
+    return wanted
