@@ -60,7 +60,7 @@ def test_every_sequence_is_in_one_pack_in_order_and_packs_have_a_bound(
 def test_positions_restart_and_equal_neighbours_share_a_call() -> None:
     ids = [np.arange(3), np.arange(3), np.arange(2)]
     vocabulary = Vocabulary(ids=esm_ids, before=0, first_position=2)
-    inputs = packing._inputs(ids, vocabulary, torch.device("cpu"))
+    inputs = packing.pack_inputs(ids, vocabulary, torch.device("cpu"))
     assert inputs["position_ids"].tolist() == [[2, 3, 4, 2, 3, 4, 2, 3]]
     assert inputs["runs"] == [(3, 2), (2, 1)]
     assert inputs["bounds"].tolist() == [0, 3, 6, 8]

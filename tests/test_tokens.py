@@ -31,7 +31,7 @@ from embedcache.encoders.tokens import (
 from embedcache.errors import InvalidSequenceError, UnknownNameError
 
 same_every_time = settings(derandomize=True, deadline=None)
-RULES = ["letter", "nt-6mer", "bins-1", "bins-7"]
+RULES = ["letter", "nt-6mer", "nt-3mer", "codon", "bins-1", "bins-7"]
 bases = st.one_of(st.text("ACGT", max_size=80), st.text("ACGTN", max_size=80), st.text("AN", max_size=40))
 
 

@@ -30,7 +30,7 @@ from embedcache.encoders.spec import EncoderSpec, Pending
 from embedcache.errors import EmbedCacheError
 from embedcache.ragged import Ragged
 
-__all__ = ["ESM", "Network", "PackedEncoder", "Vocabulary", "check_packing"]
+__all__ = ["ESM", "Network", "PackedEncoder", "Vocabulary", "check_packing", "pack_inputs"]
 
 CPU_PACK_TOKENS = 1024
 """Tokens of one pass, about, for each thread of a CPU; more are slower, for activations leave its cache."""
@@ -139,7 +139,9 @@ class PackedEncoder:
             threads = torch.get_num_threads()
             budget, shortest = CPU_PACK_TOKENS * threads, _shortest_in_pack(threads)
         passes = [
-            self.network.run(self.model, _inputs([ids[i] for i in pack], self.vocabulary, self.model.device), layers)
+            self.network.run(
+                self.model, pack_inputs([ids[i] for i in pack], self.vocabulary, self.model.device), layers
+            )
             for pack in _packs(order, lengths, budget, shortest)
         ]
         starts = np.empty(len(ids), np.int64)
@@ -178,7 +180,7 @@ def check_packing(model: Any, vocabulary: Vocabulary, name: str, network: Networ
                 [model(input_ids=torch.from_numpy(one)[None].to(model.device)).last_hidden_state[0] for one in ids]
             )
             model.set_attn_implementation(ATTENTION)
-            packed = network.run(model, _inputs(ids, vocabulary, model.device), [-1])[-1]
+            packed = network.run(model, pack_inputs(ids, vocabulary, model.device), [-1])[-1]
     finally:
         network.put(model, network.blocks, layers)
     error = ((packed - single).abs().max() / single.abs().max()).item()
@@ -191,7 +193,7 @@ def check_packing(model: Any, vocabulary: Vocabulary, name: str, network: Networ
     return float(error)
 
 
-def _inputs(ids: Sequence[NDArray[np.int64]], vocabulary: Vocabulary, device: torch.device) -> dict[str, Any]:
+def pack_inputs(ids: Sequence[NDArray[np.int64]], vocabulary: Vocabulary, device: torch.device) -> dict[str, Any]:
     """Arguments of the model for one pack."""
     lengths = [len(one) for one in ids]
     bounds = np.cumsum([0, *lengths])

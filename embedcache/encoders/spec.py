@@ -45,7 +45,7 @@ class EncoderSpec:
     width: int
     """Numbers a token."""
     tokens: str
-    """Rule from letters to tokens: ``letter``, ``nt-6mer`` or ``bins-<letters>``."""
+    """Rule from letters to tokens: ``letter``, ``nt-<k>mer``, ``codon`` or ``bins-<letters>``."""
     max_tokens: int = 0
     """Most tokens of a sequence, special tokens not counted; 0 for no limit."""
     crop: Crop = "error"
@@ -75,6 +75,11 @@ class EncoderSpec:
         if self.crop == "windows" and self.max_tokens < 1:
             raise InvalidSettingError(
                 f"Encoder {self.name} has no limit of tokens, so windows have no size. Give one (--max-tokens)."
+            )
+        if self.crop == "windows" and self.tokens == "codon":
+            raise InvalidSettingError(
+                f"Encoder {self.name} reads codons in the frame of the whole RNA, which a window does not know. "
+                "Choose another crop (--crop keep-3-prime, keep-5-prime or center)."
             )
         if self.crop == "windows" and not 0 <= self.overlap < self.max_tokens:
             raise InvalidSettingError(

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def find_weights(card: EncoderCard, directory: Path | None = None, *, download: 
 
     Args:
         card: The encoder.
-        directory: Where they are; without it the hub cache is searched.
+        directory: Where they are; without it they are those of the package, or the hub cache is searched.
         download: Whether they may be fetched into the hub cache.
 
     Raises:
@@ -62,7 +63,9 @@ def find_weights(card: EncoderCard, directory: Path | None = None, *, download: 
         InvalidInputError: The files are those of another model, or damaged.
     """
     revision = ""
-    if directory is None:
+    if directory is None and card.bundled:
+        directory = Path(str(files(card.bundled))) / card.name
+    elif directory is None:
         directory = _hub_directory(card, download)
         revision = directory.name  # a snapshot is named by its commit
     if not directory.is_dir():

@@ -147,7 +147,7 @@ def _without_card(claim: Claim, modality: Modality, first: Entry, layer: int | N
     if claim.tokens is None:
         raise InvalidInputError(
             f"{UnknownNameError('encoder', claim.encoder, CARDS)} To import an encoder that is not listed, say how it "
-            "cuts letters into tokens: --tokens letter, nt-6mer or bins-<letters>."
+            "cuts letters into tokens: --tokens letter, nt-6mer, codon or bins-<letters>."
         )
     if not _NAME.fullmatch(claim.encoder) or len(claim.encoder) > 100:
         raise InvalidSettingError(

@@ -126,7 +126,7 @@ def import_command(
     max_tokens: Annotated[int | None, typer.Option(min=0, help="Limit it was cut to; 0 for none.")] = None,
     tokens: Annotated[
         str | None,
-        typer.Option(metavar="RULE", help="Tokens of an encoder that is not listed: letter, nt-6mer, bins-N."),
+        typer.Option(metavar="RULE", help="Tokens of an encoder that is not listed: letter, nt-6mer, codon, bins-N."),
     ] = None,
     store_dtype: Annotated[
         Literal["float32", "float16", "bfloat16"] | None, typer.Option(help="Precision on disk. Default: the input's.")

@@ -48,6 +48,8 @@ class EncoderCard:
     weights: str = ""
     """``seed:<number>`` if the weights are drawn and need no file, ``own`` if a plug-in brings them; empty if they must
     be found."""
+    bundled: str = ""
+    """Package that holds the weights in a directory of this name: they come with the installation."""
     repository: str = ""
     """Hugging Face repository of the published weights."""
     revision: str = ""

@@ -1,0 +1,1 @@
+"""Small pretrained encoders of our own: ``mini-dna``, ``mini-rna``, ``mini-protein``, and how they were trained."""
