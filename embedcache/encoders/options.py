@@ -74,7 +74,7 @@ def card_spec(
         name=name,
         modality=modality,
         adapter=found.adapter,
-        model_id="random" if is_drawn else found.repository,
+        model_id="random" if is_drawn else found.repository or found.bundled,
         revision=found.revision if found.finder else "",
         weights=identity,
         architecture=_architecture(found),
