@@ -97,6 +97,8 @@ def describe(study: Study, cache: Place, model: ModelConfig, config: TrainConfig
         }
         if spec.is_random:
             labels.append(f"random encoder: {modality} {spec.name}")
+        elif spec.is_small:
+            labels.append(f"small encoder: {modality} {spec.name}")
     return {
         "format": "isoheads-run",
         "version": CONFIG_VERSION,

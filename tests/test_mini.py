@@ -1,5 +1,6 @@
 """Small encoders of our own: how they are trained, kept and measured."""
 
+import json
 import math
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from embedcache.encoders.cards.mini import CARDS
-from embedcache.encoders.mini.corpus import corpus_file
+from embedcache.encoders.mini.commands import app
+from embedcache.encoders.mini.corpus import HELD_OUT, VALIDATION, corpus_file
 from embedcache.encoders.mini.kmers import KmerRates
 from embedcache.encoders.mini.measure import measure
 from embedcache.encoders.mini.network import names_of_tokens
@@ -122,6 +124,24 @@ def test_windows_of_a_genome_come_from_both_strands_and_skip_what_is_unknown() -
     assert not any(window.count("N") > 5 for window in windows)
     fixed = list(windows_of_genome([genome], 50, None))
     assert fixed == [genome[i : i + 50] for i in range(0, 4000, 50)]
+
+
+def test_the_command_writes_weights_recipe_and_card(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--corpus", str(corpus), "--output", str(tmp_path / "w"), "--epochs", "0.1", "--layers", "1"]
+    with pytest.raises(SystemExit) as ended:
+        app(["train", "protein", *options, "--width", "32"])
+    assert ended.value.code == 0
+    found = json.loads(capsys.readouterr().out)
+    written = (tmp_path / "w" / "README.md").read_text()
+    assert f"| {found['perplexity']:.2f} | {found['best_kmer']:.2f} | {found['unigram']:.2f} |" in written
+    assert all(name in written for name in (*HELD_OUT, *VALIDATION, "width 32, 1 layers, 1 heads"))
+    assert json.loads((tmp_path / "w" / "training.json").read_text())["epochs"] == 0.1
+    with pytest.raises(SystemExit) as ended:
+        app(["evaluate", "protein", "--corpus", str(corpus), "--weights", str(tmp_path / "w")])
+    assert ended.value.code == 0
+    assert json.loads(capsys.readouterr().out) == found
 
 
 def test_the_cards_are_those_of_the_recipes() -> None:

@@ -103,6 +103,11 @@ class EncoderSpec:
         return self.weights.startswith("seed:") or self.model_id == "random"
 
     @property
+    def is_small(self) -> bool:
+        """True of the small encoders that come with the package; shown wherever results appear."""
+        return self.adapter.startswith("mini/")
+
+    @property
     def is_imported(self) -> bool:
         """True if another tool computed the embeddings: nobody could check that they are what the spec says."""
         return self.adapter.startswith("imported/")

@@ -46,6 +46,7 @@ def train(
 ) -> None:
     """Train one encoder; tells its perplexity on the validation split when it is done."""
     from embedcache.encoders.mini.measure import measure
+    from embedcache.encoders.mini.model_card import model_card
     from embedcache.encoders.mini.publish import save_trained
     from embedcache.encoders.mini.recipes import mini_spec, recipe_of
     from embedcache.encoders.mini.training import train as train_model
@@ -56,8 +57,10 @@ def train(
     recipe = replace(recipe, seed=seed, epochs=recipe.epochs if epochs is None else epochs)
     model = train_model(corpus, spec, recipe)
     save_trained(model, spec, output)
-    (output / "training.json").write_text(json.dumps({"tokens": spec.tokens, **asdict(recipe)}, indent=1) + "\n")
-    print(json.dumps(measure(modality, corpus, output, "validation"), indent=1))
+    (output / "training.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+    found = measure(modality, corpus, output, "validation")
+    (output / "README.md").write_text(model_card(spec, recipe, found))
+    print(json.dumps(found, indent=1))
 
 
 @app.command()

@@ -1,0 +1,81 @@
+"""The model card beside the weights: what it is, what it has seen, what it has not, and what it reaches."""
+
+from dataclasses import asdict
+from typing import Any
+
+from embedcache.encoders.mini.corpus import HELD_OUT, SHARED, VALIDATION
+from embedcache.encoders.mini.training import Recipe
+from embedcache.encoders.spec import EncoderSpec
+
+__all__ = ["model_card"]
+
+_KIND = {"dna": "DNA", "rna": "RNA", "protein": "proteins"}
+_LETTERS = {
+    "letter": "one residue",
+    "nt-3mer": "three bases, from the left end of the window",
+    "nt-6mer": "six bases, from the left end of the sequence",
+    "codon": "one codon, in the frame of the longest stretch without a stop codon; bases around it stand alone",
+}
+_DATA = {
+    "dna": "both strands, in windows from random places, of the genome of yeast (S. cerevisiae R64-1-1)\n  and of nine"
+    " pieces of GRCh38 (7.3 Mb)",
+    "rna": "spliced transcripts of yeast (Ensembl 96: coding sequences without UTRs) and of nine pieces of\n  GRCh38,"
+    " and coding sequences of 1,310 human genes",
+    "protein": "translated coding sequences of yeast and of nine pieces of GRCh38, and proteins of 1,310\n  human genes",
+}
+_TEXT = """# {name}
+
+A small masked language model of {kind} for trying things out, teaching and tests without a download. It is no rival of
+the published encoders, and results with it are labelled as those of a small encoder.
+
+- **Network**: rotary ESM (`EsmForMaskedLM` of transformers), width {width}, {layers} layers, {heads} heads,
+  {parameters:,} parameters without the head that names hidden tokens; float16.
+- **A token** is {token} (`{rule}`).
+- **Seen in training**: {data}.
+- **Held out**: {held_out} (test) and {validation} (to choose by), with all genes
+  on them.{apart} Paralogues further apart than that are on both sides.
+- **Training**: {epochs:g} epochs of pieces of at most {longest} tokens, about {tokens_per_step:,} tokens a step,
+  {masked:.0%} of them asked for (80 % hidden, 10 % another token, 10 % shown), AdamW at {learning_rate:g}, seed {seed},
+  products in {dtype}.
+- **Licence**: Apache-2.0.
+
+Perplexity a token on the validation split, over {tokens_asked:,} tokens, 15 % hidden at a time (counting sees all
+neighbours):
+
+| this network | best k-mer rate | unigram |
+|---|---|---|
+| {perplexity:.2f} | {best_kmer:.2f} | {unigram:.2f} |
+
+K-mer rates are counts in the training sequences given up to three tokens to the left, or two on both sides, each length
+leaning on the shorter ones, with the strength that is best on this split.
+
+Again: `python -m embedcache.encoders.mini train {modality} --corpus CORPUS --output DIR`, and `evaluate`.
+"""
+
+
+def model_card(spec: EncoderSpec, recipe: Recipe, found: dict[str, Any]) -> str:
+    """Markdown.
+
+    Args:
+        spec: What was trained.
+        recipe: How.
+        found: Of ``measure`` on the validation split.
+    """
+    size = SHARED[spec.modality]
+    apart = f" Training sequences with {size} letters in a row in common with them were left out." if size else ""
+    return _TEXT.format(
+        name=spec.name,
+        modality=spec.modality,
+        kind=_KIND[spec.modality],
+        width=spec.width,
+        layers=spec.architecture["layers"],
+        heads=spec.architecture["heads"],
+        token=_LETTERS[spec.tokens],
+        rule=spec.tokens,
+        data=_DATA[spec.modality],
+        held_out=", ".join(HELD_OUT),
+        validation=", ".join(VALIDATION),
+        apart=apart,
+        **asdict(recipe),
+        **{name: found[name] for name in ("parameters", "tokens_asked", "perplexity", "best_kmer", "unigram")},
+    )
