@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from embedcache.embedding import Embedder
+from embedcache.encoders.selftest import check_encoder
 from embedcache.encoders.spec import Encoder
 from embedcache.errors import CacheError, SkippedError
 from embedcache.info import format_bytes
@@ -104,12 +105,15 @@ def build_cache(
         What was done. ``skipped`` names sequences that the encoder cannot embed.
 
     Raises:
+        EmbedCacheError: The encoder is not fit to fill a store, see ``check_encoder``; nothing was written.
         CacheMismatchError: The store was built with another spec.
         CacheError: The disk is too small, full or read-only.
         StoppedError: A signal asked to stop.
     """
     product = Product(encoder.spec, parse_place(store))
-    return build_products(records, encoder, [product], tokens_per_batch=tokens_per_batch, shard_bytes=shard_bytes)
+    return build_products(
+        records, encoder, [product], tokens_per_batch=tokens_per_batch, shard_bytes=shard_bytes, self_test=True
+    )
 
 
 def build_products(
@@ -122,6 +126,7 @@ def build_products(
     workers: int = 1,
     retry: bool = False,
     ttl: float = TTL_SECONDS,
+    self_test: bool = False,
 ) -> BuildReport:
     """Embed what several stores lack, in one pass for all of them; see ``build_cache``.
 
@@ -135,6 +140,7 @@ def build_products(
         workers: How many processes are expected to share this work; more make smaller tasks.
         retry: Try sequences again that were given up before.
         ttl: Seconds after which a worker without heartbeat counts as dead.
+        self_test: Try the encoder before anything is written, if there is anything to embed.
     """
     if tokens_per_batch < 1:
         raise CacheError(f"tokens per batch is {tokens_per_batch}, expected at least 1. Raise --tokens-per-batch.")
@@ -145,6 +151,8 @@ def build_products(
         release(files, given_up)
         given_up = {}
     with make_plan(records, encoder.spec, [product.present for product in products], given_up) as plan:
+        if self_test and plan.keys:
+            check_encoder(encoder, sorted({product.spec.layer for product in products}))
         for product in products:
             longest = product.longest_rows(max(plan.lengths, default=0))
             product.layout = create_store(product.root, product.spec, longest=longest, shard_bytes=shard_bytes)

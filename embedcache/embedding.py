@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from traceback import clear_frames
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from embedcache.encoders.failures import FAILURES, DeviceLostError, describe, raise_if_lost
 from embedcache.encoders.memory import empty_cache, is_out_of_memory
 from embedcache.encoders.spec import Encoder, LayeredEncoder, Pending, StartingEncoder
 from embedcache.errors import EmbedCacheError, InvalidSettingError
@@ -21,24 +21,8 @@ __all__ = ["DeviceLostError", "Embedded", "Embedder"]
 
 log = logging.getLogger(__name__)
 
-FAILURES = (
-    EmbedCacheError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    ArithmeticError,
-    LookupError,
-    AssertionError,
-    AttributeError,
-    MemoryError,
-)
-"""What an encoder may raise about a sequence. Whether it is the sequence's fault is then tried, never assumed."""
 CONTROL = {"protein": "MKTAYIAKQR", "rna": "ACGTACGTAACCGGTTACGTACGA", "dna": "ACGTACGTAACCGGTTACGTACGA"}
 Rows = dict[int, list[NDArray[np.float32]]]
-
-
-class DeviceLostError(EmbedCacheError):
-    """A GPU answers nothing but errors: the process must end, and another one can go on."""
 
 
 def _nobody(plan: Plan, index: int, reason: Poisoned) -> None:
@@ -123,7 +107,7 @@ class Embedder:
         try:
             return self.encoder.start_layers([plan.sequence(i) for i in batch], self._layers)
         except FAILURES as error:
-            _raise_if_lost(error)
+            raise_if_lost(error)
             return None  # it fails again where that is handled, and where the batch before is out of the way
 
     def _finish(self, plan: Plan, batch: Sequence[int], coming: Pending[Rows] | None = None) -> Iterator[Embedded]:
@@ -132,7 +116,7 @@ class Embedder:
             self._check(rows, [plan.lengths[i] for i in batch])
             done = self._stored(batch, rows)
         except FAILURES as error:
-            _raise_if_lost(error)
+            raise_if_lost(error)
             again = coming is not None and len(batch) == 1  # blamed only for what it does with nothing beside it
             yield from self._finish(plan, batch) if again else self._one_by_one(plan, batch, error)
             return
@@ -144,7 +128,7 @@ class Embedder:
                 raise error
             index = batch[0]
             log.warning("%s cannot be embedded and is skipped: %s", plan.ids[index], error)
-            self.give_up(plan, index, Poisoned(plan.ids[index], _describe(error)))
+            self.give_up(plan, index, Poisoned(plan.ids[index], describe(error)))
             return
         if not is_out_of_memory(error):
             for index in batch:
@@ -170,7 +154,7 @@ class Embedder:
             for product in self.products:
                 product.stored(rows[product.spec.layer][0])
         except FAILURES as error:
-            _raise_if_lost(error)
+            raise_if_lost(error)
             return False
         return True
 
@@ -200,27 +184,3 @@ class Embedder:
             Embedded(index, [product.stored(rows[product.spec.layer][k]) for product in self.products])
             for k, index in enumerate(batch)
         ]
-
-
-def _raise_if_lost(error: Exception) -> None:
-    """After a failed kernel a GPU answers nothing but errors: the process must end, or every sequence looks bad."""
-    if is_out_of_memory(error):
-        return
-    lost = getattr(torch, "AcceleratorError", ())
-    if (lost and isinstance(error, lost)) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
-        raise DeviceLostError(
-            f"the GPU failed and this process cannot use it any more ({_describe(error)}). What was finished is in "
-            "the cache. Run the same command again; a sequence that is to blame is found out and skipped."
-        ) from error
-
-
-def _describe(error: Exception) -> str:
-    """One line of an error, and where it was raised if it is not one of ours."""
-    text = " ".join(str(error).split())[:500]
-    if isinstance(error, EmbedCacheError):
-        return text
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    where = f" ({trace.tb_frame.f_code.co_name}, line {trace.tb_lineno})" if trace else ""
-    return f"{type(error).__name__}: {text}{where}"

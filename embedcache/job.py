@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from embedcache.dataset import read_dataset
 from embedcache.encoders.cards import EncoderCard
+from embedcache.encoders.hub import portable_name
 from embedcache.encoders.registry import (
     EncoderOptions,
     Loader,
@@ -39,7 +40,7 @@ class BuildJob:
     """Root of the cache, a directory or ``s3://bucket/path``; the place of a store in it follows from its spec."""
     modality: Modality
     encoder: str | None = None
-    """Name of a card; else the dataset's default, else the paper's."""
+    """Name or place of an encoder; else the dataset's default, else the paper's."""
     options: EncoderOptions = field(default_factory=EncoderOptions)
     """Settings of the encoder; ``layer`` and ``pooling`` are those below."""
     layers: tuple[int, ...] = (-1,)
@@ -87,6 +88,7 @@ def run_job(job: BuildJob) -> "BuildReport":
         tokens_per_batch=job.tokens_per_batch or find_budget(encoder, place),
         workers=job.workers,
         retry=job.retry,
+        self_test=True,
     )
     # a dataset hands out each distinct sequence once: only its rows tell how many share one
     return replace(report, repeated=sum(key is not None for key in found.keys(job.modality)) - report.distinct)
@@ -110,6 +112,7 @@ def prepare_job(job: BuildJob) -> BuildJob:
     return replace(
         job,
         dataset=job.dataset.absolute(),
+        encoder=portable_name(name) if job.encoder else None,
         cache=cache.absolute() if isinstance(cache, Path) else cache,
         options={**job.options, "weights": weights.absolute() if weights is not None else None},
         card=found,

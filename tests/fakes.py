@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcache.encoders.selftest import make_cases
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.sequences import SequenceRecord
 
@@ -23,16 +24,19 @@ def fake_spec(**changes: object) -> EncoderSpec:
 
 
 class FakeEncoder:
-    """Rows that letters, their places and the length of the sequence determine; counts what it embeds."""
+    """Rows that letters, their places and the length of the sequence determine; counts what it embeds in earnest."""
 
     def __init__(self, **changes: object) -> None:
         self.spec = fake_spec(**changes)
         self.embedded: list[str] = []
         self.batches: list[int] = []
+        cases = make_cases(self.spec)
+        self._of_self_test = {cases[0].sequence, cases[-1].sequence}  # one of these is in each call of it
 
     def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
-        self.embedded += sequences
-        self.batches.append(sum(map(len, sequences)))
+        if self._of_self_test.isdisjoint(sequences):
+            self.embedded += sequences
+            self.batches.append(sum(map(len, sequences)))
         return [self.rows(sequence) for sequence in sequences]
 
     def rows(self, sequence: str) -> NDArray[np.float32]:
