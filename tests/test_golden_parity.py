@@ -20,7 +20,7 @@ from embedcache.encoders.registry import load_layers
 
 FOLDER = Path(__file__).parent / "golden" / "parity"
 GOLDEN = {case.name: case for case in cases.GOLDEN}
-SETTINGS = ("key_dim", "divisor")
+SETTINGS = ("key_dim", "divisor", "dim", "value_dim", "key_value_heads", "tracks")
 
 
 def small_card(case: cases.Case) -> EncoderCard:

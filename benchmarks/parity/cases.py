@@ -53,6 +53,8 @@ def layout(family: str, sizes: Mapping[str, int]) -> recipe.Layout:
     """Tensors of the published file of a family."""
     if family == "enformer":
         return recipe.enformer_layout(sizes)
+    if family in ("borzoi", "flashzoi"):
+        return recipe.borzoi_layout(sizes, flashed=family == "flashzoi")
     vocabulary, positions = {"esm2": (33, 1026), "nt-v2": (4107, 2050), "nt-v1": (4105, 1002)}[family]
     return recipe.esm_layout(sizes, vocabulary, positions, gated=family == "nt-v2", rotary=family != "nt-v1")
 
@@ -61,6 +63,8 @@ def config(family: str, sizes: Mapping[str, int]) -> dict[str, Any]:
     """What the published ``config.json`` of a family says, in these sizes."""
     if family == "enformer":
         return {"dim": sizes["width"] // 2, "depth": sizes["layers"], "heads": sizes["heads"], "target_length": 896}
+    if family in ("borzoi", "flashzoi"):
+        return _borzoi_config(family, sizes)
     return {
         "model_type": "esm",
         "vocab_size": {"esm2": 33, "nt-v2": 4107, "nt-v1": 4105}[family],
@@ -75,6 +79,13 @@ def config(family: str, sizes: Mapping[str, int]) -> dict[str, Any]:
         "intermediate_size": sizes["feed_forward"],
         "layer_norm_eps": 1e-5,
     }
+
+
+def _borzoi_config(family: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+    shape = {"dim": sizes["dim"], "depth": sizes["layers"], "heads": sizes["heads"]}
+    keys = {"attn_dim_key": sizes.get("key_dim", 64), "attn_dim_value": sizes.get("value_dim", 192)}
+    about = {"flashed": family == "flashzoi", "bins_to_return": 6144, "enable_human_head": sizes.get("tracks", 1) > 0}
+    return {"model_type": "borzoi", **shape, **keys, **about, "enable_mouse_head": False}
 
 
 def sequences(case: Case) -> list[str]:
@@ -99,10 +110,16 @@ _PYTORCH = {"reference": "enformer", "environment": "enformer-pytorch"}
 _ORIGINAL = {"reference": "enformer_original", "environment": "tensorflow", "source": "enformer"}
 _ENFORMER = {"encoder": "enformer", "family": "enformer", "modality": "dna"}
 _ENFORMER_SIZES = {"width": 3072, "layers": 11, "heads": 8, "feed_forward": 3072, "key_dim": 64, "divisor": 128}
+_BORZOI = {"reference": "borzoi", "environment": "borzoi-pytorch", "family": "borzoi", "modality": "dna"}
+_FLASHZOI = {**_BORZOI, "source": "flash-attn", "family": "flashzoi"}
+_BORZOI_SIZES = {"width": 1536, "dim": 1536, "layers": 8, "heads": 8, "feed_forward": 3072}
+_RELATIVE = {"key_dim": 64, "value_dim": 192}
+_FINAL = {"final": True}
 _PROTEINS = (1, 7, 64, 201, 350, 1022)
 _RNAS = (1, 5, 6, 13, 600, 601, 3001, 5999)
 _FEATURES = {"gamma": "features"}
 _LONG = (196_608,)
+_WINDOWS = (128, 1000, 12_288, 12_301)
 
 CASES = (
     Case(encoder="esm2-8m", sizes=esm_sizes(320, 6, 20), lengths=_PROTEINS, **_ESM2),
@@ -139,11 +156,24 @@ CASES = (
         lengths=_LONG,
         settings={"use_tf_gamma": True},
     ),
+    Case(encoder="borzoi-replicate-0", sizes=_BORZOI_SIZES | _RELATIVE, lengths=_WINDOWS, **_BORZOI),
+    Case(
+        encoder="borzoi-replicate-1-final",
+        sizes=_BORZOI_SIZES | _RELATIVE | {"width": 1920},
+        lengths=_WINDOWS[:3],
+        settings=_FINAL,
+        **_BORZOI,
+    ),
+    Case(encoder="flashzoi-replicate-0", sizes=_BORZOI_SIZES | {"key_value_heads": 4}, lengths=_WINDOWS, **_FLASHZOI),
 )
 """At the real width and depth."""
 
 _SMALL = {"width": 32, "layers": 2, "heads": 4, "feed_forward": 128}
 _SMALL_ENFORMER = {"width": 96, "layers": 2, "heads": 4, "feed_forward": 96, "key_dim": 8, "divisor": 6}
+_SMALL_BORZOI = {"width": 48, "dim": 48, "layers": 2, "heads": 4, "feed_forward": 96, "tracks": 0}
+_SMALL_BORZOI |= {"key_dim": 8, "value_dim": 20}
+_SMALL_FLASHZOI = {"width": 320, "dim": 320, "layers": 1, "heads": 2, "feed_forward": 640, "tracks": 0}
+_SMALL_FLASHZOI |= {"key_value_heads": 1}
 
 GOLDEN = (
     Case(encoder="esm2-8m", sizes=_SMALL, lengths=(1, 24, 60), **_ESM2),
@@ -151,5 +181,14 @@ GOLDEN = (
     Case(encoder="nt-v1-500m-human-ref", family="nt-v1", sizes=_SMALL, lengths=(5, 100, 301), **_NT),
     Case(**_ENFORMER, **_ORIGINAL, sizes=_SMALL_ENFORMER, lengths=(128, 2048)),
     Case(**_ENFORMER, **_PYTORCH, note="features", sizes=_SMALL_ENFORMER, lengths=(130, 1300), config=_FEATURES),
+    Case(encoder="borzoi-replicate-0", sizes=_SMALL_BORZOI, lengths=(128, 1000, 2048), **_BORZOI),
+    Case(
+        encoder="borzoi-replicate-1-final",
+        sizes=_SMALL_BORZOI | {"width": 1920},
+        lengths=(60,),
+        settings=_FINAL,
+        **_BORZOI,
+    ),
+    Case(encoder="flashzoi-replicate-0", sizes=_SMALL_FLASHZOI, lengths=(128, 1000), **_FLASHZOI),
 )
 """Small, with outputs that are kept under ``tests/golden/parity``."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Layout", "draw_tensors", "enformer_layout", "esm_layout", "rotary_frequencies"]
+__all__ = ["Layout", "borzoi_layout", "draw_tensors", "enformer_layout", "esm_layout", "rotary_frequencies"]
 
 Layout = dict[str, tuple[int, ...]]
 """Shapes of the tensors of a published file, by name."""
@@ -107,6 +107,55 @@ def enformer_layout(sizes: Mapping[str, int]) -> Layout:
         layout |= _norm(f"{first}.0", dim) | _linear(f"{first}.1.to_out", dim, dim) | _norm(f"{second}.0", dim)
         layout |= _linear(f"{second}.1", dim, 2 * dim) | _linear(f"{second}.4", 2 * dim, dim)
     return layout | _conv_block("final_pointwise.1", widths[-1], 2 * dim, 1)
+
+
+def borzoi_layout(sizes: Mapping[str, int], *, flashed: bool) -> Layout:
+    """Borzoi or Flashzoi with the head of its tracks, if there are any."""
+    dim, channels = sizes["dim"], (512, 608, 736, 896, 1056, 1280)
+    layout: Layout = _conv("conv_dna.conv_layer", 4, channels[0], 15)
+    for number, (before, after) in enumerate(pairwise(channels)):  # poolings stand in between
+        layout |= _named_conv_block(f"res_tower.{2 * number}", before, after, 5)
+    layout |= _named_conv_block("unet1.1", channels[-1], dim, 5)
+    layout |= _named_conv_block("horizontal_conv0", channels[-1], dim, 1)
+    layout |= _named_conv_block("final_joined_convs.0", dim, 1920, 1)
+    for name in ("horizontal_conv1", "upsampling_unet1.0", "upsampling_unet0.0"):
+        layout |= _named_conv_block(name, dim, dim, 1)
+    for name in ("separable1", "separable0"):
+        layout[f"{name}.conv_layer.0.weight"] = (dim, 1, 3)
+        layout |= _conv(f"{name}.conv_layer.1", dim, dim, 1)
+    for number in range(sizes["layers"]):
+        first, second = f"transformer.{number}.0.fn", f"transformer.{number}.1.fn"
+        layout |= _norm(f"{first}.0", dim) | _norm(f"{second}.0", dim)
+        layout |= _shared_keys(f"{first}.1.mha", dim, sizes) if flashed else _relative_keys(f"{first}.1", dim, sizes)
+        layout |= _linear(f"{second}.1", dim, 2 * dim) | _linear(f"{second}.4", 2 * dim, dim)
+    tracks = sizes.get("tracks", 7611)
+    return layout | (_conv("human_head", 1920, tracks, 1) if tracks else {})
+
+
+def _shared_keys(name: str, dim: int, sizes: Mapping[str, int]) -> Layout:
+    shared = 2 * sizes["key_value_heads"] * dim // sizes["heads"]
+    return _linear(f"{name}.Wqkv", dim, dim + shared) | _linear(f"{name}.out_proj", dim, dim)
+
+
+def _relative_keys(name: str, dim: int, sizes: Mapping[str, int]) -> Layout:
+    keys, values = sizes["heads"] * sizes["key_dim"], sizes["heads"] * sizes["value_dim"]
+    outputs = {"to_q": (dim, keys), "to_k": (dim, keys), "to_v": (dim, values), "to_rel_k": (32, keys)}
+    layout = _linear(f"{name}.to_out", values, dim)
+    for part, (before, after) in outputs.items():
+        layout |= _linear(f"{name}.{part}", before, after, bias=False)
+    biases = {f"{name}.rel_{part}_bias": (1, sizes["heads"], 1, sizes["key_dim"]) for part in ("content", "pos")}
+    return layout | biases
+
+
+def _conv(name: str, before: int, after: int, kernel: int) -> Layout:
+    return {f"{name}.weight": (after, before, kernel), f"{name}.bias": (after,)}
+
+
+def _named_conv_block(name: str, before: int, after: int, kernel: int) -> Layout:
+    norm = f"{name}.norm"
+    statistics: Layout = {f"{norm}.running_mean": (before,), f"{norm}.running_var": (before,)}
+    statistics[f"{norm}.num_batches_tracked"] = ()
+    return _norm(norm, before) | statistics | _conv(f"{name}.conv_layer", before, after, kernel)
 
 
 def _linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Layout:
