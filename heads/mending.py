@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+from embedcache.encoders.hub import typed_name
 from embedcache.encoders.plugin_class import place_of
 from embedcache.encoders.plugins import find_card
 from embedcache.encoders.spec import EncoderSpec, StoreDtype
@@ -61,6 +62,8 @@ def _build(spec: EncoderSpec) -> str:
 
 def _card_name(spec: EncoderSpec) -> tuple[str, list[str]]:
     """Name of the card, and the option for drawn weights: ``esm2-8m-random3`` is esm2-8m with --random-init 3."""
+    if (typed := typed_name(spec)) is not None:
+        return typed
     seed = spec.weights.removeprefix("seed:")
     for suffix in (f"-random{seed}", f"-seed{seed}"):
         if spec.weights.startswith("seed:") and spec.name.endswith(suffix) and find_card(spec.name) is None:

@@ -77,6 +77,10 @@ def named_card(name: str) -> EncoderCard | None:
     Raises:
         InvalidInputError: There is no such thing at the place.
     """
+    if name.startswith("hf:"):
+        from embedcache.encoders.hub import hub_card
+
+        return hub_card(name)
     return _card(name, "the name of the encoder") if ":" in name else None
 
 
