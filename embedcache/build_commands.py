@@ -38,6 +38,9 @@ TrustOption = Annotated[
         "--trust-remote-code", help="Run the code that comes with an hf: encoder; also needs its --revision, in full."
     ),
 ]
+DownloadOption = Annotated[
+    bool, typer.Option("--download", help="Fetch published weights that are missing into the Hugging Face cache.")
+]
 RandomInitOption = Annotated[
     int | None, typer.Option(metavar="SEED", help="Draw the weights with this seed instead of reading them.")
 ]
@@ -77,6 +80,7 @@ def build(
     weights: WeightsOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    download: DownloadOption = False,
     random_init: RandomInitOption = None,
     dtype: DtypeOption = "float32",
     store_dtype: StoreDtypeOption = "float16",
@@ -119,6 +123,7 @@ def worker(
     weights: WeightsOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    download: DownloadOption = False,
     random_init: RandomInitOption = None,
     dtype: DtypeOption = "float32",
     store_dtype: StoreDtypeOption = "float16",
@@ -151,8 +156,8 @@ def _job(given: dict[str, Any]) -> "BuildJob":
     from embedcache.job import BuildJob
 
     names = (
-        *("weights", "revision", "trust_remote_code", "random_init", "dtype", "store_dtype"),
-        *("crop", "overlap", "max_tokens"),
+        *("weights", "revision", "trust_remote_code", "download", "random_init", "dtype"),
+        *("store_dtype", "crop", "overlap", "max_tokens"),
     )
     return BuildJob(
         dataset=given["dataset"],
@@ -177,6 +182,7 @@ def estimate(
     weights: WeightsOption = None,
     revision: RevisionOption = None,
     trust_remote_code: TrustOption = False,
+    download: DownloadOption = False,
     random_init: RandomInitOption = None,
     dtype: DtypeOption = "float32",
     store_dtype: StoreDtypeOption = "float16",

@@ -38,12 +38,23 @@ def info(
 
 
 def encoders(
+    name: Annotated[
+        str | None, typer.Argument(help="Show this one in full: a name, hf:OWNER/NAME, or module:Class.")
+    ] = None,
     modality: Annotated[Modality | None, typer.Option(help="Only those that read it.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the encoders that can be used, with width, limit, licence and where their weights are."""
-    from embedcache.encoders.listing import format_cards, list_cards
+    """List the encoders that can be used, with width, limit, licence and whether their weights are on this machine.
 
+    Looks at the Hugging Face cache without the network. With a name: one card in full, and how to fetch its weights.
+    """
+    from embedcache.encoders.listing import describe_card, format_card, format_cards, list_cards
+    from embedcache.encoders.registry import card
+
+    if name is not None:
+        found = describe_card(card(name))
+        print(json.dumps(found, indent=1) if as_json else format_card(found))
+        return
     cards = list_cards(modality)
     print(json.dumps(cards, indent=1) if as_json else format_cards(cards))
 

@@ -37,6 +37,8 @@ class EncoderOptions(TypedDict, total=False):
     """Commit of the repository; without it the one on the card, else the one in the hub cache."""
     trust_remote_code: bool
     """Whether code that comes with the weights may run; only encoders named ``hf:`` have any."""
+    download: bool
+    """Whether published files that are missing may be fetched into the hub cache."""
 
 
 def card_spec(
@@ -54,6 +56,7 @@ def card_spec(
     pooling: str = "none",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    download: bool = False,
 ) -> EncoderSpec:
     """The spec from the card alone; ``weights`` in it stays empty where files decide.
 

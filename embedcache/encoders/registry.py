@@ -18,8 +18,6 @@ from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNam
 from embedcache.sequences import Modality
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from embedcache.encoders.weights import Weights
 
 __all__ = [
@@ -180,7 +178,7 @@ def _resolve(found: EncoderCard, modality: Modality, options: EncoderOptions) ->
     spec = card_spec(found, modality, **options)
     if not spec.weights:
         revision = options.get("revision") or found.revision
-        spec, weights = _with_weights(replace(found, revision=revision), spec, options.get("weights"))
+        spec, weights = _with_weights(replace(found, revision=revision), spec, options)
     # only the files know how many layers there are
     return layer_specs(found.name, spec, [options.get("layer", -1)])[0], weights
 
@@ -197,11 +195,11 @@ def _layer(found: EncoderCard, wanted: int, count: int) -> int:
     return layer
 
 
-def _with_weights(found: EncoderCard, spec: EncoderSpec, directory: "Path | None") -> tuple[EncoderSpec, "Weights"]:
+def _with_weights(found: EncoderCard, spec: EncoderSpec, options: EncoderOptions) -> tuple[EncoderSpec, "Weights"]:
     """Find and hash the published weights; their files have the last word on the architecture."""
     from embedcache.encoders.weights import find_weights, weights_digest
 
-    weights = find_weights(found, directory)
+    weights = find_weights(found, options.get("weights"), download=options.get("download", False))
     architecture = {**spec.architecture, **weights.architecture}
     digest = weights_digest(weights.tensors)
     return replace(spec, architecture=architecture, weights=digest, revision=weights.revision), weights

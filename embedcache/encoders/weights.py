@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from embedcache.encoders.cards import EncoderCard
+from embedcache.encoders.fetching import WEIGHT_FILES, how_to_fetch, hub_snapshot
 from embedcache.encoders.names import one_name_each, setting
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import InvalidInputError, MissingDependencyError
@@ -33,8 +34,6 @@ __all__ = [
     "seed_of",
     "weights_digest",
 ]
-
-_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +65,10 @@ def find_weights(card: EncoderCard, directory: Path | None = None, *, download: 
     if directory is None and card.bundled:
         directory = Path(str(files(card.bundled))) / card.name
     elif directory is None:
-        directory = _hub_directory(card, download)
+        directory = hub_snapshot(card, download=download)
         revision = directory.name  # a snapshot is named by its commit
     if not directory.is_dir():
-        raise MissingDependencyError(f"{directory} is not a directory. {_how_to_fetch(card)}")
+        raise MissingDependencyError(f"{directory} is not a directory. {how_to_fetch(card)}")
     architecture = _architecture(card, directory)
     tensors = {}
     for key, tensor in one_name_each(_read_tensors(card, directory), card.same, directory).items():
@@ -169,37 +168,6 @@ def _load_strictly(model: nn.Module, weights: Weights) -> None:
         )
 
 
-def _how_to_fetch(card: EncoderCard) -> str:
-    revision = f" --revision {card.revision}" if card.revision else ""
-    return f"Run `hf download {card.repository}{revision}`, or give the directory with its files (--weights)."
-
-
-def _hub_directory(card: EncoderCard, download: bool) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    if not card.repository:
-        raise MissingDependencyError(f"Encoder {card.name} has no published files. Give their directory (--weights).")
-    wanted = ["config.json", "*.safetensors", "*.safetensors.index.json"]
-    for patterns in [wanted, [*wanted, "pytorch_model*"]] if download else [wanted]:
-        try:
-            found = Path(
-                snapshot_download(
-                    card.repository,
-                    revision=card.revision or None,
-                    local_files_only=not download,
-                    allow_patterns=patterns,
-                )
-            )
-        except LocalEntryNotFoundError as error:
-            raise MissingDependencyError(
-                f"Weights of {card.name} are not in the Hugging Face cache. {_how_to_fetch(card)}"
-            ) from error
-        if any((found / name).exists() for name in _FILES):
-            break
-    return found
-
-
 def _architecture(card: EncoderCard, directory: Path) -> dict[str, Any]:
     """Shape of the network by ``config.json``, compared with the card."""
     if not card.config:
@@ -226,7 +194,7 @@ def _read_json(path: Path, card: EncoderCard) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise MissingDependencyError(f"{path} does not exist. {_how_to_fetch(card)}") from error
+        raise MissingDependencyError(f"{path} does not exist. {how_to_fetch(card)}") from error
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror}. Download it again.") from error
     except ValueError as error:
@@ -238,9 +206,11 @@ def _read_json(path: Path, card: EncoderCard) -> dict[str, Any]:
 
 def _read_tensors(card: EncoderCard, directory: Path) -> dict[str, Tensor]:
     """All tensors of the first kind of file that is there; big files are mapped, not copied."""
-    name = next((name for name in _FILES if (directory / name).exists()), None)
+    name = next((name for name in WEIGHT_FILES if (directory / name).exists()), None)
     if name is None:
-        raise MissingDependencyError(f"{directory} has no weights ({' or '.join(_FILES[::2])}). {_how_to_fetch(card)}")
+        raise MissingDependencyError(
+            f"{directory} has no weights ({' or '.join(WEIGHT_FILES[::2])}). {how_to_fetch(card)}"
+        )
     if not name.endswith(".index.json"):
         return _read_file(directory / name)
     shards = _read_json(directory / name, card).get("weight_map")
@@ -251,7 +221,7 @@ def _read_tensors(card: EncoderCard, directory: Path) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for file in files:
         if not (directory / file).exists():
-            raise MissingDependencyError(f"{directory / file} is missing. {_how_to_fetch(card)}")
+            raise MissingDependencyError(f"{directory / file} is missing. {how_to_fetch(card)}")
         tensors |= _read_file(directory / file)
     return tensors
 

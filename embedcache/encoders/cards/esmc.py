@@ -27,7 +27,7 @@ ESMC = EncoderCard(
     from_memory=True,
     licence="MIT",
     commercial=True,
-    citation="ESM Team, ESM Cambrian, 2024, evolutionaryscale.ai/blog/esm-cambrian",
+    citation="ESM Team, ESM Cambrian, 2024, https://evolutionaryscale.ai/blog/esm-cambrian",
 )
 
 CARDS = (

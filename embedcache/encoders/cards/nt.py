@@ -8,6 +8,7 @@ from embedcache.encoders.cards.esm import ESM_SHAPE, ESM_UNUSED, ROTARY_UNUSED
 __all__ = ["CARDS", "NT_V2"]
 
 _NT_CITATION = "Dalla-Torre et al., Nature Methods 2025, doi:10.1038/s41592-024-02523-z"
+_COMMIT_50M = "81b29e5786726d891dbf929404ef20adca5b36f1"
 _INSTADEEP = "InstaDeepAI/nucleotide-transformer"
 
 NT_V2 = EncoderCard(
@@ -56,7 +57,7 @@ NT_V1 = replace(
 
 
 CARDS = (
-    one_size(NT_V2, "nt-v2-50m", f"{_INSTADEEP}-v2-50m-multi-species", (512, 12, 16)),
+    one_size(NT_V2, "nt-v2-50m", f"{_INSTADEEP}-v2-50m-multi-species", (512, 12, 16), revision=_COMMIT_50M),
     one_size(NT_V2, "nt-v2-100m", f"{_INSTADEEP}-v2-100m-multi-species", (512, 22, 16)),
     one_size(NT_V2, "nt-v2-250m", f"{_INSTADEEP}-v2-250m-multi-species", (768, 24, 16), from_memory=True),
     one_size(NT_V2, "nt-v2-500m", f"{_INSTADEEP}-v2-500m-multi-species", (1024, 29, 16)),

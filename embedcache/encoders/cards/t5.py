@@ -54,7 +54,7 @@ ANKH = replace(
     config={"model_type": "t5", "vocab_size": 144},
     licence="CC-BY-NC-SA-4.0",
     commercial=False,
-    citation="Elnaggar et al., 2023, arXiv:2301.06568",
+    citation="Elnaggar et al., arXiv 2023, doi:10.48550/arXiv.2301.06568",
 )
 
 _XL = (1024, 24, 32)
