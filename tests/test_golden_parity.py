@@ -20,14 +20,14 @@ from embedcache.encoders.registry import load_layers
 
 FOLDER = Path(__file__).parent / "golden" / "parity"
 GOLDEN = {case.name: case for case in cases.GOLDEN}
-SETTINGS = ("key_dim", "divisor", "dim", "value_dim", "key_value_heads", "tracks")
+SHAPE = ("width", "layers", "heads", "feed_forward")
 
 
 def small_card(case: cases.Case) -> EncoderCard:
     """The card of the encoder, in the sizes of the case."""
     found = CARDS[case.encoder]
-    shape = {name: value for name, value in case.sizes.items() if name not in SETTINGS}
-    settings = {name: case.sizes[name] for name in SETTINGS if name in case.sizes}
+    shape = {name: case.sizes[name] for name in SHAPE}
+    settings = {name: value for name, value in case.sizes.items() if name not in SHAPE}
     published = cases.config(case.family, case.sizes)
     config = {name: published[name] for name in found.config}
     return replace(found, **shape, settings={**found.settings, **settings}, config=config)

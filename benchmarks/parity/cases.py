@@ -14,6 +14,9 @@ __all__ = ["CASES", "GOLDEN", "Case", "config", "layout", "sequences"]
 
 PROTEIN, RARE_PROTEIN, BASES = "LAGVSERTIDPKQNFYMHWC", "LAGVSERTIDPKQNFYMHWCXBUZO", "ACGT"
 
+T5 = {"prott5": (128, "relu"), "ankh": (144, "gated-gelu")}
+"""Rows of the embedding table and activation."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -55,6 +58,11 @@ def layout(family: str, sizes: Mapping[str, int]) -> recipe.Layout:
         return recipe.enformer_layout(sizes)
     if family in ("borzoi", "flashzoi"):
         return recipe.borzoi_layout(sizes, flashed=family == "flashzoi")
+    if family == "esmc":
+        return recipe.esmc_layout(sizes)
+    if family in T5:
+        vocabulary, activation = T5[family]
+        return recipe.t5_layout(sizes, vocabulary, gated=activation != "relu")
     vocabulary, positions = {"esm2": (33, 1026), "nt-v2": (4107, 2050), "nt-v1": (4105, 1002)}[family]
     return recipe.esm_layout(sizes, vocabulary, positions, gated=family == "nt-v2", rotary=family != "nt-v1")
 
@@ -65,6 +73,17 @@ def config(family: str, sizes: Mapping[str, int]) -> dict[str, Any]:
         return {"dim": sizes["width"] // 2, "depth": sizes["layers"], "heads": sizes["heads"], "target_length": 896}
     if family in ("borzoi", "flashzoi"):
         return _borzoi_config(family, sizes)
+    if family in T5:
+        return _t5_config(family, sizes)
+    shape = {
+        "hidden_size": sizes["width"],
+        "num_hidden_layers": sizes["layers"],
+        "num_attention_heads": sizes["heads"],
+        "intermediate_size": sizes["feed_forward"],
+    }
+    if family == "esmc":
+        rotary = {"rope_type": "default", "rope_theta": 10000.0}
+        return {"model_type": "esmc", "vocab_size": 64, "rope_parameters": rotary, **shape}
     return {
         "model_type": "esm",
         "vocab_size": {"esm2": 33, "nt-v2": 4107, "nt-v1": 4105}[family],
@@ -73,11 +92,8 @@ def config(family: str, sizes: Mapping[str, int]) -> dict[str, Any]:
         "emb_layer_norm_before": False,
         "is_folding_model": False,
         "add_bias_fnn": family != "nt-v2",
-        "hidden_size": sizes["width"],
-        "num_hidden_layers": sizes["layers"],
-        "num_attention_heads": sizes["heads"],
-        "intermediate_size": sizes["feed_forward"],
         "layer_norm_eps": 1e-5,
+        **shape,
     }
 
 
@@ -86,6 +102,23 @@ def _borzoi_config(family: str, sizes: Mapping[str, int]) -> dict[str, Any]:
     keys = {"attn_dim_key": sizes.get("key_dim", 64), "attn_dim_value": sizes.get("value_dim", 192)}
     about = {"flashed": family == "flashzoi", "bins_to_return": 6144, "enable_human_head": sizes.get("tracks", 1) > 0}
     return {"model_type": "borzoi", **shape, **keys, **about, "enable_mouse_head": False}
+
+
+def _t5_config(family: str, sizes: Mapping[str, int]) -> dict[str, Any]:
+    vocabulary, activation = T5[family]
+    return {
+        "model_type": "t5",
+        "vocab_size": vocabulary,
+        "d_model": sizes["width"],
+        "d_kv": sizes["key_dim"],
+        "d_ff": sizes["feed_forward"],
+        "num_layers": sizes["layers"],
+        "num_heads": sizes["heads"],
+        "relative_attention_num_buckets": sizes["buckets"],
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+        "feed_forward_proj": activation,
+    }
 
 
 def sequences(case: Case) -> list[str]:
@@ -105,6 +138,8 @@ def _sequence(case: Case, length: int, draw: random.Random, *, rare: bool) -> st
 
 
 _ESM2 = {"reference": "esm2", "environment": "fair-esm", "family": "esm2", "modality": "protein"}
+_ESMC = {"reference": "esmc", "environment": "esm", "family": "esmc", "modality": "protein", "encoder": "esmc-300m"}
+_T5 = {"reference": "t5", "environment": "transformers", "modality": "protein"}
 _NT = {"reference": "nt", "environment": "jax", "source": "nucleotide-transformer", "modality": "rna"}
 _PYTORCH = {"reference": "enformer", "environment": "enformer-pytorch"}
 _ORIGINAL = {"reference": "enformer_original", "environment": "tensorflow", "source": "enformer"}
@@ -115,16 +150,15 @@ _FLASHZOI = {**_BORZOI, "source": "flash-attn", "family": "flashzoi"}
 _BORZOI_SIZES = {"width": 1536, "dim": 1536, "layers": 8, "heads": 8, "feed_forward": 3072}
 _RELATIVE = {"key_dim": 64, "value_dim": 192}
 _FINAL = {"final": True}
-_PROTEINS = (1, 7, 64, 201, 350, 1022)
-_RNAS = (1, 5, 6, 13, 600, 601, 3001, 5999)
+_PROTEINS = (1, 7, 64, 201, 350)
+_RNAS = (1, 5, 6, 13, 600, 601, 3001)
 _FEATURES = {"gamma": "features"}
 _LONG = (196_608,)
 _WINDOWS = (128, 1000, 12_288, 12_301)
 
 CASES = (
-    Case(encoder="esm2-8m", sizes=esm_sizes(320, 6, 20), lengths=_PROTEINS, **_ESM2),
+    Case(encoder="esm2-8m", sizes=esm_sizes(320, 6, 20), lengths=(*_PROTEINS, 1022), **_ESM2),
     Case(encoder="esm2-150m", sizes=esm_sizes(640, 30, 20), lengths=_PROTEINS, **_ESM2),
-    Case(encoder="esm2-650m", sizes=esm_sizes(1280, 33, 20), lengths=_PROTEINS[:5], **_ESM2),
     Case(encoder="nt-v2-50m", family="nt-v2", sizes=esm_sizes(512, 12, 16), lengths=(*_RNAS, 12_282), **_NT),
     Case(
         encoder="nt-v2-50m",
@@ -135,17 +169,35 @@ CASES = (
         config={"layer_norm_eps": 1e-12},
         **_NT,
     ),
-    Case(encoder="nt-v2-250m", family="nt-v2", sizes=esm_sizes(768, 24, 16), lengths=(*_RNAS, 12_282), **_NT),
-    Case(encoder="nt-v2-500m", family="nt-v2", sizes=esm_sizes(1024, 29, 16), lengths=_RNAS, **_NT),
-    Case(encoder="nt-v1-500m-human-ref", family="nt-v1", sizes=esm_sizes(1280, 24, 20), lengths=_RNAS[:6], **_NT),
-    Case(**_ENFORMER, **_ORIGINAL, sizes=_ENFORMER_SIZES, lengths=(128, 2048, 12_288)),
+    Case(encoder="nt-v2-250m", family="nt-v2", sizes=esm_sizes(768, 24, 16), lengths=_RNAS, **_NT),
+    Case(encoder="nt-v1-500m-human-ref", family="nt-v1", sizes=esm_sizes(1280, 6, 20), lengths=_RNAS[:6], **_NT),
+    Case(
+        sizes={"width": 960, "layers": 12, "heads": 15, "feed_forward": 2560},
+        lengths=_PROTEINS,
+        **_ESMC,
+    ),
+    Case(
+        encoder="prott5-xl",
+        family="prott5",
+        sizes={"width": 1024, "layers": 4, "heads": 32, "feed_forward": 16384, "key_dim": 128, "buckets": 32},
+        lengths=_PROTEINS,
+        **_T5,
+    ),
+    Case(
+        encoder="ankh-base",
+        family="ankh",
+        sizes={"width": 768, "layers": 12, "heads": 12, "feed_forward": 3072, "key_dim": 64, "buckets": 64},
+        lengths=_PROTEINS,
+        **_T5,
+    ),
+    Case(**_ENFORMER, **_ORIGINAL, note="96 bins", sizes=_ENFORMER_SIZES, lengths=(2048, 12_288)),
     Case(**_ENFORMER, **_ORIGINAL, note="1536 bins", sizes=_ENFORMER_SIZES, lengths=_LONG),
     Case(
         **_ENFORMER,
         **_PYTORCH,
         note="features",
         sizes=_ENFORMER_SIZES,
-        lengths=(130, 2048, 12_288, 12_301),
+        lengths=(130, 12_301),
         config=_FEATURES,
     ),
     Case(
@@ -166,9 +218,10 @@ CASES = (
     ),
     Case(encoder="flashzoi-replicate-0", sizes=_BORZOI_SIZES | {"key_value_heads": 4}, lengths=_WINDOWS, **_FLASHZOI),
 )
-"""At the real width and depth."""
+"""At the real width; also at the real depth, but where the published files were never seen to say how deep they are."""
 
 _SMALL = {"width": 32, "layers": 2, "heads": 4, "feed_forward": 128}
+_SMALL_T5 = _SMALL | {"key_dim": 8, "buckets": 32}
 _SMALL_ENFORMER = {"width": 96, "layers": 2, "heads": 4, "feed_forward": 96, "key_dim": 8, "divisor": 6}
 _SMALL_BORZOI = {"width": 48, "dim": 48, "layers": 2, "heads": 4, "feed_forward": 96, "tracks": 0}
 _SMALL_BORZOI |= {"key_dim": 8, "value_dim": 20}
@@ -179,6 +232,9 @@ GOLDEN = (
     Case(encoder="esm2-8m", sizes=_SMALL, lengths=(1, 24, 60), **_ESM2),
     Case(encoder="nt-v2-50m", family="nt-v2", sizes=_SMALL, lengths=(5, 100, 301), **_NT),
     Case(encoder="nt-v1-500m-human-ref", family="nt-v1", sizes=_SMALL, lengths=(5, 100, 301), **_NT),
+    Case(sizes=_SMALL | {"feed_forward": 256}, lengths=(1, 24, 60), **_ESMC),
+    Case(encoder="prott5-xl", family="prott5", sizes=_SMALL_T5, lengths=(1, 24, 300), **_T5),
+    Case(encoder="ankh-base", family="ankh", sizes=_SMALL_T5, lengths=(1, 24, 300), **_T5),
     Case(**_ENFORMER, **_ORIGINAL, sizes=_SMALL_ENFORMER, lengths=(128, 2048)),
     Case(**_ENFORMER, **_PYTORCH, note="features", sizes=_SMALL_ENFORMER, lengths=(130, 1300), config=_FEATURES),
     Case(encoder="borzoi-replicate-0", sizes=_SMALL_BORZOI, lengths=(128, 1000, 2048), **_BORZOI),

@@ -20,7 +20,7 @@ __all__ = ["Row", "compare", "table"]
 class Row:
     """What one folder says."""
 
-    encoder: str
+    case: str
     reference: str
     sizes: str
     sequences: int
@@ -31,12 +31,14 @@ class Row:
     """How many of the tensors in the file were loaded; the rest are named as unused by the card."""
 
 
-def compare(folder: Path, encoder: str) -> Row:
+def compare(folder: Path) -> Row:
     """Load the checkpoint of a folder into our encoder, strictly, and embed the same sequences.
 
     Raises:
         EmbedCacheError: The checkpoint does not load.
     """
+    case = json.loads((folder / "case.json").read_text())
+    encoder = case["encoder"]
     found = card(encoder)
     sequences = json.loads((folder / "inputs.json").read_text())
     about = json.loads((folder / "reference.json").read_text())
@@ -55,7 +57,7 @@ def compare(folder: Path, encoder: str) -> Row:
         names = [name.removeprefix(found.key_prefix) for name in file.keys()]  # noqa: SIM118
     used = sum(not name.startswith(found.unused) for name in names)
     return Row(
-        encoder=f"{encoder} {json.loads((folder / 'config.json').read_text()).get('gamma', '')}".strip(),
+        case=f"{encoder}, {case['note']}" if case["note"] else encoder,
         reference=f"{about['what']} ({', '.join(f'{name} {version}' for name, version in about['versions'].items())})",
         sizes=f"{found.width} x {ours.spec.architecture['layers']}",
         sequences=len(sequences),
@@ -73,7 +75,7 @@ def table(rows: Sequence[Row]) -> str:
         off = ", ".join(
             f"{'last' if layer == -1 else f'layer {layer}'} {value:.1e}" for layer, value in row.differences.items()
         )
-        cells = (row.encoder, row.reference, row.sizes, f"{row.sequences}, {row.tokens:,}", off, row.tensors)
+        cells = (row.case, row.reference, row.sizes, f"{row.sequences}, {row.tokens:,}", off, row.tensors)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -82,10 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="+", type=Path)
     torch.set_num_threads(1)
-    rows = [
-        compare(folder, json.loads((folder / "case.json").read_text())["encoder"])
-        for folder in parser.parse_args().folder
-    ]
+    rows = [compare(folder) for folder in parser.parse_args().folder]
     print(table(rows))
 
 

@@ -63,11 +63,10 @@ def load(case: cases.Case, tensors: reference.Tensors) -> reference.Embed:
         module: {name: _parameter(module, name, tensors, wanted) for name, wanted in found.items()}
         for module, found in places.items()
     }
-    forward = jax.jit(network.apply)
 
     def embed(sequence: str) -> reference.Rows:
         ids = jnp.asarray([tokenizer.tokenize(sequence)[1]], jnp.int32)
-        found = forward(parameters, jax.random.PRNGKey(0), ids)
+        found = network.apply(parameters, jax.random.PRNGKey(0), ids)
         rows = {middle: found[f"embeddings_{middle}"], -1: found[f"embeddings_{last}"]}
         return {layer: np.asarray(one[0, 1:]) for layer, one in rows.items()}  # <cls> before
 

@@ -12,12 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Layout", "borzoi_layout", "draw_tensors", "enformer_layout", "esm_layout", "rotary_frequencies"]
+__all__ = [
+    "Layout",
+    "borzoi_layout",
+    "draw_tensors",
+    "enformer_layout",
+    "esm_layout",
+    "esmc_layout",
+    "rotary_frequencies",
+    "t5_layout",
+]
 
 Layout = dict[str, tuple[int, ...]]
 """Shapes of the tensors of a published file, by name."""
 
-_TABLES = ("word_embeddings.weight", "position_embeddings.weight", "shared.weight", "relative_attention_bias.weight")
+_TABLES = ("embeddings.weight", "embed_tokens.weight", "shared.weight", "relative_attention_bias.weight")
 
 
 def draw_tensors(layout: Mapping[str, Iterable[int]], seed: int) -> dict[str, NDArray[Any]]:
@@ -40,6 +49,8 @@ def _draw(name: str, shape: tuple[int, ...], seed: int) -> NDArray[Any]:
     scale = 0.25 if last.startswith("rel_") else np.prod(shape[1:], dtype=float) ** -0.5
     if name.endswith(("query.weight", "key.weight", "to_q.weight", "to_k.weight")):
         scale *= 1.5  # else attention were close to a plain mean
+    if name.endswith("SelfAttention.q.weight"):
+        scale *= 0.15  # T5 does not divide scores by the root of the width of a head
     return np.float32(scale) * normal
 
 
@@ -80,6 +91,40 @@ def esm_layout(sizes: Mapping[str, int], vocabulary: int, positions: int, *, gat
         layout |= _norm(f"{at}.attention.LayerNorm", width) | _norm(f"{at}.LayerNorm", width)
         layout |= _linear(f"{at}.intermediate.dense", width, 2 * inner if gated else inner, bias=not gated)
         layout |= _linear(f"{at}.output.dense", inner, width, bias=not gated)
+    return layout
+
+
+def esmc_layout(sizes: Mapping[str, int]) -> Layout:
+    """ESM C under the names of transformers, without its head."""
+    width, inner = sizes["width"], sizes["feed_forward"]
+    layout: Layout = {"esmc.embed_tokens.weight": (64, width), "esmc.norm.weight": (width,)}
+    for number in range(sizes["layers"]):
+        at = f"esmc.layers.{number}"
+        for part in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            layout |= _linear(f"{at}.self_attn.{part}", width, width, bias=False)
+        layout |= {f"{at}.self_attn.{part}_norm.weight": (width,) for part in "qk"}
+        layout |= _norm(f"{at}.input_layernorm", width) | _norm(f"{at}.post_attention_layernorm", width)
+        for part in ("gate_proj", "up_proj"):
+            layout |= _linear(f"{at}.mlp.{part}", width, inner, bias=False)
+        layout |= _linear(f"{at}.mlp.down_proj", inner, width, bias=False)
+    return layout
+
+
+def t5_layout(sizes: Mapping[str, int], vocabulary: int, *, gated: bool) -> Layout:
+    """The encoder half of T5."""
+    width, inner, heads = sizes["width"], sizes["feed_forward"], sizes["heads"] * sizes["key_dim"]
+    layout: Layout = {"shared.weight": (vocabulary, width), "encoder.final_layer_norm.weight": (width,)}
+    bias = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+    layout[bias] = (sizes["buckets"], sizes["heads"])
+    for number in range(sizes["layers"]):
+        first, last = (f"encoder.block.{number}.layer.{half}" for half in (0, 1))
+        for part in "qkv":
+            layout |= _linear(f"{first}.SelfAttention.{part}", width, heads, bias=False)
+        layout |= _linear(f"{first}.SelfAttention.o", heads, width, bias=False)
+        for part in ("wi_0", "wi_1") if gated else ("wi",):
+            layout |= _linear(f"{last}.DenseReluDense.{part}", width, inner, bias=False)
+        layout |= _linear(f"{last}.DenseReluDense.wo", inner, width, bias=False)
+        layout |= {f"{half}.layer_norm.weight": (width,) for half in (first, last)}
     return layout
 
 
