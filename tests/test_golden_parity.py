@@ -17,6 +17,7 @@ import recipe
 from embedcache.encoders import registry
 from embedcache.encoders.cards import CARDS, EncoderCard
 from embedcache.encoders.registry import load_layers
+from embedcache.errors import InvalidInputError
 
 FOLDER = Path(__file__).parent / "golden" / "parity"
 GOLDEN = {case.name: case for case in cases.GOLDEN}
@@ -33,8 +34,11 @@ def small_card(case: cases.Case) -> EncoderCard:
     return replace(found, **shape, settings={**found.settings, **settings}, config=config)
 
 
-def write_checkpoint(case: cases.Case, folder: Path) -> None:
-    tensors = recipe.draw_tensors(cases.layout(case.family, case.sizes), case.seed)
+def draw(case: cases.Case) -> dict[str, np.ndarray]:
+    return recipe.draw_tensors(cases.layout(case.family, case.sizes), case.seed)
+
+
+def write_checkpoint(case: cases.Case, folder: Path, tensors: dict[str, np.ndarray]) -> None:
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(cases.config(case.family, case.sizes) | dict(case.config)))
 
@@ -47,7 +51,7 @@ def test_rows_are_those_of_the_public_implementation(
     about: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     assert about["sequences"] == cases.sequences(case)
     monkeypatch.setattr(registry, "CARDS", CARDS | {case.encoder: small_card(case)})
-    write_checkpoint(case, tmp_path)
+    write_checkpoint(case, tmp_path, draw(case))
     layers = sorted({int(key.split(".")[0]) for key in about["rows"]}, reverse=True)
     encoder: Any = load_layers(case.encoder, case.modality, layers, weights=tmp_path)  # type: ignore[arg-type]
     with np.load(FOLDER / f"{name}.npz") as golden:
@@ -59,6 +63,20 @@ def test_rows_are_those_of_the_public_implementation(
                 assert len(rows) == encoder.spec.n_tokens(sequence) == about["rows"][key][-1] + 1
                 off = np.abs(rows[about["rows"][key]] - wanted).max()
                 assert off <= 1e-5 * np.abs(wanted).max(), key
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if "zoi" not in name])  # those: test_borzoi, faster
+def test_one_tensor_less_or_more_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = GOLDEN[name]
+    card = small_card(case)
+    monkeypatch.setattr(registry, "CARDS", CARDS | {case.encoder: card})
+    tensors = draw(case)
+    used = [key for key in tensors if not key.removeprefix(card.key_prefix).startswith(card.unused)]
+    lost = next(key for key in reversed(used) if key.endswith(".weight"))
+    for wrong in ({key: tensors[key] for key in tensors if key != lost}, tensors | {f"{lost}_more": tensors[lost]}):
+        write_checkpoint(case, tmp_path, wrong)
+        with pytest.raises(InvalidInputError, match="do not fit"):
+            load_layers(case.encoder, case.modality, [-1], weights=tmp_path)  # type: ignore[arg-type]
 
 
 def test_every_file_belongs_to_a_case() -> None:

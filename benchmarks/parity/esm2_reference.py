@@ -1,7 +1,6 @@
 """ESM-2 of its authors: the class ``esm.ESM2`` and the alphabet of fair-esm."""
 
 import cases
-import numpy as np
 import reference
 import torch
 from esm import ESM2, Alphabet
@@ -44,7 +43,7 @@ def load(case: cases.Case, tensors: reference.Tensors) -> reference.Embed:
         with torch.inference_mode():
             found = model(ids, repr_layers=[middle, last])["representations"]
         return {
-            layer: np.array(found[number][0, 1:-1])  # <cls> before, <eos> behind
+            layer: found[number][0, 1:-1].numpy()  # <cls> before, <eos> behind
             for layer, number in ((middle, middle), (-1, last))
         }
 
