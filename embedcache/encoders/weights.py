@@ -157,9 +157,9 @@ def _load_strictly(model: nn.Module, weights: Weights) -> None:
     ]
     if not wrong:
         report = model.load_state_dict(dict(weights.tensors), strict=False)  # its hooks rename in the dict
-        # frequencies follow from the shape; files without them lose nothing
+        # frequencies follow from the shape; files without them lose nothing, nor do networks that keep none
         wrong = [f"{name} is missing" for name in report.missing_keys if not name.endswith("inv_freq")]
-        wrong += [f"{name} is unknown" for name in report.unexpected_keys]
+        wrong += [f"{name} is unknown" for name in report.unexpected_keys if not name.endswith("inv_freq")]
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise InvalidInputError(
