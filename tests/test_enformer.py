@@ -167,3 +167,40 @@ def test_training_never_moves_batch_statistics_and_reaches_every_parameter() -> 
 def test_only_the_last_layer_can_be_had() -> None:
     with pytest.raises(InvalidInputError, match="gives its last layer only"):
         encoder_spec("enformer", "dna", random_init=0, layer=1)
+
+
+@pytest.mark.parametrize("most", [1, 4, 5, 9])
+@pytest.mark.parametrize("bins", [1, 4, 5, 8, 9, 10])
+def test_the_bins_in_the_middle_can_be_kept_alone(bins: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = f"bins-128-center-{most}"
+    monkeypatch.setattr(registry, "CARDS", CARDS | {"enformer": SMALL, "middle": replace(SMALL, tokens=rule)})
+    sequence = window(bins * 128)
+    (rows,) = load().encode([sequence])
+    middle = load_encoder("middle", "dna", random_init=0)
+    (kept,) = middle.encode([sequence])
+    first = max(0, bins // 2 - most // 2) if most < bins else 0
+    assert np.array_equal(kept, rows[first : first + most])
+    assert len(kept) == min(bins, most) == middle.spec.n_tokens(sequence)
+    spans = middle.spec.spans(sequence)
+    assert spans.tolist() == [[128 * i, min(128 * i + 128, len(sequence))] for i in range(first, first + len(kept))]
+    if most < bins:
+        assert spans[most // 2, 0] <= len(sequence) // 2 < spans[most // 2, 1]  # the TSS of a centred window
+        assert middle.spec.digest != load().spec.digest
+
+
+def test_the_middle_of_a_published_window_is_a_card_and_has_no_windows() -> None:
+    spec = encoder_spec("enformer-896", "dna", random_init=0)
+    assert [spec.n_tokens("A" * letters) for letters in (12_288, 196_608)] == [96, 896]
+    assert spec.spans("A" * 196_608)[[0, -1]].tolist() == [[320 * 128, 321 * 128], [1215 * 128, 1216 * 128]]
+    with pytest.raises(InvalidInputError, match=r"keeps the centre .* windows cannot be stitched"):
+        encoder_spec("enformer-896", "dna", random_init=0, crop="windows", max_tokens=100)
+
+
+@pytest.mark.parametrize("letters", [12_288, 196_608])
+def test_windows_of_the_application_are_embedded_whole(letters: int) -> None:
+    encoder = load()
+    sequence = window(letters)
+    (rows,) = encoder.encode([sequence])
+    assert rows.shape == (letters // 128, 192)
+    (changed,) = encoder.encode(["G" * 128 + sequence[128:]])
+    assert not np.array_equal(rows[-1], changed[-1])  # the last bin sees the first

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from embedcache.encoders.layers import Done, OneOf, check_layers
 from embedcache.encoders.output import PendingRows
 from embedcache.encoders.spec import EncoderSpec, Pending
+from embedcache.encoders.tokens import kept_bins
 from embedcache.ragged import Ragged
 
 __all__ = ["BinEncoder", "FrozenNorm", "Residual", "calibrate_norms", "one_hot"]
@@ -61,7 +62,8 @@ class BinEncoder:
         """Embed windows, at least one, on the device and in the compute dtype, open to gradients."""
         weight = next(self.model.parameters())
         windows = (one_hot(sequence).to(weight.device, weight.dtype) for sequence in sequences)
-        return Ragged.from_list([self.model(window[None])[0] for window in windows])
+        bins = (self.model(window[None])[0] for window in windows)
+        return Ragged.from_list([rows[slice(*kept_bins(len(rows), self.spec.tokens))] for rows in bins])
 
 
 def one_hot(sequence: str) -> Tensor:

@@ -45,7 +45,7 @@ def describe_card(card: EncoderCard) -> dict[str, Any]:
 
 def letters_a_token(rule: str) -> int:
     """Letters that an ordinary token of a rule covers."""
-    return _LETTERS[rule] if rule in _LETTERS else int(rule.removeprefix("bins-"))
+    return _LETTERS[rule] if rule in _LETTERS else int(rule.split("-")[1])
 
 
 def format_cards(cards: list[dict[str, Any]]) -> str:

@@ -45,7 +45,8 @@ class EncoderSpec:
     width: int
     """Numbers a token."""
     tokens: str
-    """Rule from letters to tokens: ``letter``, ``nt-<k>mer``, ``codon`` or ``bins-<letters>``."""
+    """Rule from letters to tokens: ``letter``, ``nt-<k>mer``, ``codon``, ``bins-<letters>`` or
+    ``bins-<letters>-center-<tokens kept>``."""
     max_tokens: int = 0
     """Most tokens of a sequence, special tokens not counted; 0 for no limit."""
     crop: Crop = "error"
@@ -80,6 +81,11 @@ class EncoderSpec:
             raise InvalidSettingError(
                 f"Encoder {self.name} reads codons in the frame of the whole RNA, which a window does not know. "
                 "Choose another crop (--crop keep-3-prime, keep-5-prime or center)."
+            )
+        if self.crop == "windows" and "-center-" in self.tokens:
+            raise InvalidSettingError(
+                f"Encoder {self.name} keeps the centre of a sequence ({self.tokens}), so windows cannot be stitched. "
+                "Choose another crop, or the encoder that keeps all bins."
             )
         if self.crop == "windows" and not 0 <= self.overlap < self.max_tokens:
             raise InvalidSettingError(

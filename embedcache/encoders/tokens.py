@@ -3,7 +3,8 @@
 Four rules. ``letter``: one token a letter. ``nt-6mer`` (or another k): the Nucleotide Transformer cuts each run
 between Ns into 6-mers from its left end; the up to five bases left over, and each N, are tokens of their own.
 ``codon``: the up to two bases before the frame of the RNA (``codons``), then as ``nt-3mer``. ``bins-<n>``: one token
-per n letters, the last bin may be shorter. Special tokens are never counted.
+per n letters, the last bin may be shorter; ``bins-<n>-center-<m>``: of these the m in the middle, all if there are no
+more. Special tokens are never counted.
 Sequences come normalised (``embedcache.sequences.normalise``). Table look-ups, no tokenizer object: 100 M
 letters a second, and one token a letter even where EsmTokenizer merges unknown letters into one.
 """
@@ -35,6 +36,7 @@ __all__ = [
     "crop_bounds",
     "crop_sequence",
     "esm_ids",
+    "kept_bins",
     "kmer_of",
     "nt_ids",
     "nt_vocabulary",
@@ -69,7 +71,15 @@ def count_tokens(sequence: str, rule: str) -> int:
         before = _frame(sequence, rule)
         runs = sequence[before:].split("N") if "N" in sequence else (sequence[before:],)
         return before + len(runs) - 1 + sum(len(run) // k + len(run) % k for run in runs)
-    return -(-len(sequence) // _letters_a_token(rule))
+    start, stop = kept_bins(-(-len(sequence) // _letters_a_token(rule)), rule)
+    return stop - start
+
+
+def kept_bins(n_bins: int, rule: str) -> tuple[int, int]:
+    """Bins [start, stop) that have rows, of all that are computed: the middle one stays the middle one."""
+    most = _bin_rule(rule)[1]
+    start = n_bins // 2 - most // 2
+    return (start, start + most) if 0 < most < n_bins else (0, n_bins)
 
 
 def token_spans(sequence: str, rule: str) -> Integers:
@@ -81,6 +91,7 @@ def token_spans(sequence: str, rule: str) -> Integers:
     else:
         per_token = _letters_a_token(rule)
         starts = np.arange(0, size, per_token, dtype=np.int64)
+        starts = starts[slice(*kept_bins(len(starts), rule))]
         stops = np.minimum(starts + per_token, size)
     return np.stack([starts, stops], axis=1)
 
@@ -169,8 +180,13 @@ def _frame(sequence: str, rule: str) -> int:
 
 
 def _letters_a_token(rule: str) -> int:
+    return _bin_rule(rule)[0]
+
+
+def _bin_rule(rule: str) -> tuple[int, int]:
+    """Letters of a token, and how many tokens have rows, 0 for all."""
     if rule == "letter":
-        return 1
-    if found := re.fullmatch(r"bins-([1-9]\d*)", rule):
-        return int(found[1])
+        return 1, 0
+    if found := re.fullmatch(r"bins-([1-9]\d*)(?:-center-([1-9]\d*))?", rule):
+        return int(found[1]), int(found[2] or 0)
     raise UnknownNameError("token rule", rule, ["letter", "nt-6mer", "codon", "bins-<letters>"])

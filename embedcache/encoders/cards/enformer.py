@@ -1,5 +1,7 @@
 """Enformer."""
 
+from dataclasses import replace
+
 from embedcache.encoders.cards.card import EncoderCard
 
 __all__ = ["CARDS"]
@@ -28,4 +30,7 @@ ENFORMER = EncoderCard(
     citation="Avsec et al., Nature Methods 2021, doi:10.1038/s41592-021-01252-x",
 )
 
-CARDS = (ENFORMER,)
+ENFORMER_896 = replace(ENFORMER, name="enformer-896", tokens="bins-128-center-896")
+"""Keeps the bins that the original predicts for, 896 of the 1,536 of a window of 196,608 bp; all of a shorter one."""
+
+CARDS = (ENFORMER, ENFORMER_896)
