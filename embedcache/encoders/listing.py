@@ -86,7 +86,7 @@ def _row(card: dict[str, Any]) -> tuple[str, ...]:
         card["name"],
         str(card["width"]),
         str(card["layers"]),
-        card["tokens"],
+        card["tokens"].partition("-center-")[0],  # how many are kept, the card in full says
         f"{card['max_tokens']:,}" if card["max_tokens"] else "none",
         card["licence"],
         _YES_NO[card["commercial"]],
