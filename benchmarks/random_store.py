@@ -4,6 +4,7 @@ import ctypes
 import mmap
 import os
 import statistics
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -59,15 +60,20 @@ def random_tasks(lengths: Sequence[int], width: int, seed: int = 0) -> Iterator[
     yield task
 
 
+PLACES = 64
+"""So many sequences get rows of their own."""
+
+
 class FreeEncoder:
-    """Rows of one random block: as many as there are letters."""
+    """Rows of one random block, as many as there are letters, from a place that the letters say."""
 
     def __init__(self, width: int) -> None:
         self.spec = random_spec(width)
-        self._block = np.random.default_rng(0).standard_normal((2048, width), np.float32)
+        self._block = np.random.default_rng(0).standard_normal((2048 + PLACES, width), np.float32)
 
     def encode(self, sequences: Sequence[str]) -> list[np.ndarray]:  # noqa: D102
-        return [self._block[: len(sequence)] for sequence in sequences]
+        starts = [zlib.crc32(sequence.encode()) % PLACES for sequence in sequences]
+        return [self._block[start : start + len(one)] for start, one in zip(starts, sequences, strict=True)]
 
 
 def random_records(megabytes: int, width: int) -> Iterator[SequenceRecord]:

@@ -47,6 +47,7 @@ ON_CUDA = (  # a size that people run there, in batches that fill it
 SCRIPTS = (  # in the order of the table
     Script("build", "bench_build.py", (), ("--sequences", "100", "--rounds", "3")),
     Script("peers", "bench_peers.py", (), ("--sequences", "60", "--rounds", "2")),
+    Script("precision", "bench_precision.py", (), ("--layers", "2", "--tokens", "100")),
     Script("read", "bench_read.py", (), ("--megabytes", "400", "--batches", "30")),
     Script("read-320", "bench_read.py", ("--width", "320"), ("--megabytes", "400", "--batches", "30")),
     Script("read-1024", "bench_read.py", ("--width", "1024"), ("--megabytes", "400", "--batches", "30")),
