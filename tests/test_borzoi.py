@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from embedcache.build import build_cache
 from embedcache.encoders import registry
 from embedcache.encoders.bins import BinEncoder
 from embedcache.encoders.borzoi import Borzoi, offset_features
@@ -16,6 +17,8 @@ from embedcache.encoders.cards import CARDS, EncoderCard
 from embedcache.encoders.cards.borzoi import BORZOI, FLASHZOI, with_final
 from embedcache.encoders.registry import encoder_spec, load_encoder
 from embedcache.errors import InvalidInputError, InvalidSequenceError
+from embedcache.sequences import SequenceRecord, sequence_key
+from embedcache.store import EmbeddingStore
 
 
 def narrow(card: EncoderCard) -> EncoderCard:
@@ -196,3 +199,16 @@ def test_the_limit_is_524288_bp_and_what_is_beyond_is_cropped_or_refused_by_rule
         strict.cropped(longest + "A")
     with pytest.raises(InvalidInputError, match=r"cannot take 16385 tokens\. Give 1 to 16384"):
         encoder_spec("borzoi-replicate-0", "dna", random_init=0, max_tokens=16_385)
+
+
+@ALL
+def test_a_store_holds_the_rows_of_each_window_alone(name: str, tmp_path: Path) -> None:
+    encoder = load(name, store_dtype="float32", max_tokens=40, crop="center")
+    windows = [window(n, "ACGTN") for n in (700, 64, 1280, 5000)]  # the last is over the limit
+    build_cache([SequenceRecord(str(i), one, "dna") for i, one in enumerate(windows)], encoder, tmp_path)
+    store = EmbeddingStore(tmp_path)
+    for one in windows:
+        middle = len(one) // 2
+        (alone,) = encoder.encode([one if len(one) <= 1280 else one[middle - 640 : middle + 640]])
+        assert np.array_equal(store[sequence_key(one, "dna")], alone)
+        assert len(encoder.spec.spans(one)) == len(alone)
