@@ -68,6 +68,9 @@ def test_layers_and_windows_pass(monkeypatch: pytest.MonkeyPatch) -> None:
         {"tokens": "nt-6mer", "modality": "rna"},
         {"tokens": "nt-6mer", "modality": "rna", "max_tokens": 7, "crop": "center"},
         {"tokens": "bins-128", "modality": "dna"},
+        {"tokens": "bins-128-center-2", "modality": "dna"},
+        {"tokens": "codon", "modality": "rna"},
+        {"tokens": "nt-3mer", "modality": "dna", "max_tokens": 5, "crop": "windows"},
         {"tokens": "bins-128", "modality": "dna", "max_tokens": 2, "crop": "windows"},
     ],
 )
