@@ -51,10 +51,10 @@ def letters_a_token(rule: str) -> int:
 def format_cards(cards: list[dict[str, Any]]) -> str:
     """A table of at most 100 columns: one row an encoder, replicates of one in one row, by modality."""
     rows = _joined([_row(card) for card in cards])
-    widths = [max(len(row[i]) for row in [*(row[1:] for row in rows), _COLUMNS]) for i in range(len(_COLUMNS))]
     lines: list[str] = []
     for reads in dict.fromkeys(row[0] for row in rows):
         table = [_COLUMNS, *(row[1:] for row in rows if row[0] == reads)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         body = ["  ".join(cell.ljust(n) for cell, n in zip(row, widths, strict=True)).rstrip() for row in table]
         lines += [f"{reads}:", *body, ""]
     notes = [
