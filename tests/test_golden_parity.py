@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,15 @@ from safetensors.numpy import save_file
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks" / "parity"))
 import cases
 import recipe
+from sized import sized_card
 
 from embedcache.encoders import registry
-from embedcache.encoders.cards import CARDS, EncoderCard
+from embedcache.encoders.cards import CARDS
 from embedcache.encoders.registry import load_layers
 from embedcache.errors import InvalidInputError
 
 FOLDER = Path(__file__).parent / "golden" / "parity"
 GOLDEN = {case.name: case for case in cases.GOLDEN}
-SHAPE = ("width", "layers", "heads", "feed_forward")
-
-
-def small_card(case: cases.Case) -> EncoderCard:
-    """The card of the encoder, in the sizes of the case."""
-    found = CARDS[case.encoder]
-    shape = {name: case.sizes[name] for name in SHAPE}
-    settings = {name: value for name, value in case.sizes.items() if name not in SHAPE}
-    published = cases.config(case.family, case.sizes)
-    config = {name: published[name] for name in found.config}
-    return replace(found, **shape, settings={**found.settings, **settings}, config=config)
 
 
 def draw(case: cases.Case) -> dict[str, np.ndarray]:
@@ -50,7 +39,7 @@ def test_rows_are_those_of_the_public_implementation(
     case = GOLDEN[name]
     about: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     assert about["sequences"] == cases.sequences(case)
-    monkeypatch.setattr(registry, "CARDS", CARDS | {case.encoder: small_card(case)})
+    monkeypatch.setattr(registry, "CARDS", CARDS | {case.encoder: sized_card(case)})
     write_checkpoint(case, tmp_path, draw(case))
     layers = sorted({int(key.split(".")[0]) for key in about["rows"]}, reverse=True)
     encoder: Any = load_layers(case.encoder, case.modality, layers, weights=tmp_path)  # type: ignore[arg-type]
@@ -68,7 +57,7 @@ def test_rows_are_those_of_the_public_implementation(
 @pytest.mark.parametrize("name", [name for name in GOLDEN if "zoi" not in name])  # those: test_borzoi, faster
 def test_one_tensor_less_or_more_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = GOLDEN[name]
-    card = small_card(case)
+    card = sized_card(case)
     monkeypatch.setattr(registry, "CARDS", CARDS | {case.encoder: card})
     tensors = draw(case)
     used = [key for key in tensors if not key.removeprefix(card.key_prefix).startswith(card.unused)]

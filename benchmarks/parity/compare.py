@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cases
 import numpy as np
 import torch
 from safetensors import safe_open
+from sized import sized_card
 
-from embedcache.encoders.registry import card, load_layers
+from embedcache.encoders import registry
+from embedcache.encoders.registry import load_layers
 
 __all__ = ["Row", "compare", "table"]
 
@@ -37,9 +40,9 @@ def compare(folder: Path) -> Row:
     Raises:
         EmbedCacheError: The checkpoint does not load.
     """
-    case = json.loads((folder / "case.json").read_text())
-    encoder = case["encoder"]
-    found = card(encoder)
+    case = cases.Case(**json.loads((folder / "case.json").read_text()))
+    encoder, found = case.encoder, sized_card(case)
+    registry.CARDS[encoder] = found
     sequences = json.loads((folder / "inputs.json").read_text())
     about = json.loads((folder / "reference.json").read_text())
     with np.load(folder / "outputs.npz") as outputs:
@@ -57,7 +60,7 @@ def compare(folder: Path) -> Row:
         names = [name.removeprefix(found.key_prefix) for name in file.keys()]  # noqa: SIM118
     used = sum(not name.startswith(found.unused) for name in names)
     return Row(
-        case=f"{encoder}, {case['note']}" if case["note"] else encoder,
+        case=f"{encoder}, {case.note}" if case.note else encoder,
         reference=f"{about['what']} ({', '.join(f'{name} {version}' for name, version in about['versions'].items())})",
         sizes=f"{found.width} x {ours.spec.architecture['layers']}",
         sequences=len(sequences),

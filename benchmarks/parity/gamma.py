@@ -1,10 +1,12 @@
 """The rule of gamma position features: which one the original follows, and what the other changes.
 
 ``python gamma.py FOLDER`` in our environment, after ``gamma_reference.py`` for both; ``--embeddings BINS`` also embeds
-a window of that many bins by both rules, with drawn and calibrated weights at the published size.
+a window of that many bins by both rules, with drawn and calibrated weights: of the published size, or with one head of
+it (``--narrow``), for the convolutions of long windows take minutes.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from embedcache.encoders.bins import BinEncoder
+from embedcache.encoders.cards import CARDS
 from embedcache.encoders.enformer import position_features
 from embedcache.encoders.registry import load_encoder
 from embedcache.encoders.relative import RelativeAttention
 
+ENFORMER = CARDS["enformer"]
 FEATURES, COUNT = 192, 32  # of a head of the published size; gamma densities in each half of them
 
 
@@ -58,9 +62,13 @@ def compare_embeddings(bins: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--narrow", action="store_true")
     parser.add_argument("--embeddings", type=int, action="append", default=[])
     given = parser.parse_args()
     compare_tables(given.folder)
+    if given.narrow:
+        narrow = {"width": 384, "heads": 1, "feed_forward": 384, "settings": {**ENFORMER.settings, "divisor": 12}}
+        CARDS["enformer"] = replace(ENFORMER, **narrow)
     for bins in given.embeddings:
         compare_embeddings(bins)
 
