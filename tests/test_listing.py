@@ -42,7 +42,8 @@ def put(cache: Path, repository: str, *names: str, commit: str = COMMIT) -> Path
 @pytest.mark.parametrize("name", CARDS)
 def test_every_card_says_all_that_a_user_must_know(name: str) -> None:
     card = CARDS[name]
-    assert card.modalities and card.width > 0 and card.layers > 0 and card.heads > 0 and card.adapter.count("/") == 1
+    assert card.modalities and card.width > 0 and card.layers > 0 and card.adapter.count("/") == 1
+    assert card.heads > 0 or "hyena" in card.name  # which has no attention
     assert set(card.modalities) <= set(card.crops) and set(card.crops.values()) <= set(get_args(Crop))
     assert card.max_tokens >= 0 and (card.weights or card.trained_tokens > 0)
     assert not card.max_tokens or card.trained_tokens <= card.max_tokens

@@ -1,12 +1,12 @@
 """The encoders known by name: one card each, facts only. Nothing here computes or imports ``torch``."""
 
-from embedcache.encoders.cards import borzoi, enformer, esm, esmc, nt, t5, tiny
+from embedcache.encoders.cards import borzoi, enformer, esm, esmc, multimolecule, nt, t5, tiny
 from embedcache.encoders.cards.card import EncoderCard
 from embedcache.sequences import Modality
 
 __all__ = ["CARDS", "PAPER_ENCODERS", "TINY_ENCODERS", "EncoderCard"]
 
-_FAMILIES = (esm, esmc, t5, nt, enformer, borzoi, tiny)
+_FAMILIES = (esm, esmc, t5, nt, enformer, borzoi, multimolecule, tiny)
 
 CARDS: dict[str, EncoderCard] = {card.name: card for family in _FAMILIES for card in family.CARDS}
 """All encoders by name; ``registry.register_encoder`` adds to it."""
