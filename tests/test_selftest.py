@@ -1,7 +1,7 @@
 """The self-test of an encoder: good ones pass, each kind of broken one is refused in one line, nothing is written."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,11 +16,13 @@ from embedcache.build import build_cache
 from embedcache.encoders import registry, selftest
 from embedcache.encoders.cards import CARDS
 from embedcache.encoders.failures import DeviceLostError
-from embedcache.encoders.registry import load_encoder, load_layers
+from embedcache.encoders.registry import load_encoder, load_layers, register_encoder
 from embedcache.encoders.selftest import check_encoder, make_cases
-from embedcache.encoders.spec import Encoder
+from embedcache.encoders.spec import Encoder, EncoderSpec
 from embedcache.encoders.windows import WindowedEncoder
 from embedcache.errors import EmbedCacheError, InvalidSequenceError
+from embedcache.job import BuildJob, run_job
+from embedcache.prepare.fasta import prepare_fasta
 
 Rows = NDArray[np.float32]
 DRAW = np.random.default_rng(0)
@@ -172,6 +174,26 @@ def test_a_broken_encoder_is_refused_in_one_line_and_nothing_is_written(tmp_path
         build_cache(random_records(5), Broken(spoil), tmp_path / "cache" / "s")
     assert "\n" not in str(caught.value) and "Nothing was written. " in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_of_the_command_is_tested_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "p.fa").write_text(">a\nMKVLAA\n")
+    prepare_fasta(output=tmp_path / "dataset", protein=tmp_path / "p.fa")
+    broken = replace(CARDS["tiny-random-protein"], name="broken", adapter="broken/1", width=12)
+    monkeypatch.setitem(CARDS, "broken", broken)
+    job = BuildJob(dataset=tmp_path / "dataset", cache=str(tmp_path / "cache"), modality="protein", encoder="broken")
+    for spoil, is_good in ((with_cls, False), (lambda rows: rows, True)):
+        register_encoder(broken, lambda spec, weights, device, spoil=spoil: Broken(spoil, **fields_of(spec)))  # type: ignore[misc]
+        if is_good:
+            assert run_job(job).computed == 1
+        else:
+            with pytest.raises(EmbedCacheError, match="broken fails its self-test"):
+                run_job(job)
+            assert not (tmp_path / "cache").exists()
+
+
+def fields_of(spec: EncoderSpec) -> dict[str, object]:
+    return {item.name: getattr(spec, item.name) for item in fields(spec)}
 
 
 def test_one_at_a_time_must_be_the_same_bits(tmp_path: Path) -> None:
