@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from embedcache.encoders.cards import CARDS
-from embedcache.encoders.hub import typed_name
+from embedcache.encoders.hub import portable_name, typed_name
 from embedcache.encoders.hub_tokens import find_spelling
 from embedcache.encoders.registry import card, encoder_spec, load_encoder, load_layers
 from embedcache.encoders.repair import repair_buffers
@@ -360,3 +360,10 @@ def test_only_tensors_that_differ_are_repaired() -> None:
     broken.saved += 1
     assert repair_buffers(broken, Part()) == ["turn", "plain"]
     assert broken.turn.tolist() == [0, 1, 2] and broken.plain.tolist() == [0, 1] and broken.saved.tolist() == [1, 2, 3]
+
+
+def test_a_directory_is_named_in_full_for_other_processes(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bert.parent)
+    assert portable_name("hf:bert") == portable_name(f"hf:{bert}") == f"hf:{bert}"
+    for name in ("hf:lab/bert", "esm2-8m", "bert"):
+        assert portable_name(name) == name
