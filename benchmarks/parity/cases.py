@@ -161,13 +161,13 @@ _WINDOWS = (128, 1000, 12_288, 12_301)
 CASES = (
     Case(encoder="esm2-8m", sizes=esm_sizes(320, 6, 20), lengths=(*_PROTEINS, 1022), **_ESM2),
     Case(encoder="esm2-150m", sizes=esm_sizes(640, 30, 20), lengths=_PROTEINS, **_ESM2),
-    Case(encoder="nt-v2-50m", family="nt-v2", sizes=esm_sizes(512, 12, 16), lengths=(*_RNAS, 12_282), **_NT),
+    Case(encoder="nt-v2-50m", family="nt-v2", sizes=esm_sizes(512, 12, 16), lengths=(*_RNAS, 5999, 12_282), **_NT),
     Case(
         encoder="nt-v2-50m",
         note="eps 1e-12",
         family="nt-v2",
         sizes=esm_sizes(512, 12, 16),
-        lengths=_RNAS,
+        lengths=(*_RNAS, 5999),
         config={"layer_norm_eps": 1e-12},
         **_NT,
     ),
