@@ -44,7 +44,7 @@ def load(spec: EncoderSpec, weights: Weights | None, device: str) -> BinEncoder:
         fill_weights(model, spec, weights)
     else:
         draw_weights(model, seed)
-        draw_biases(model, seed)
+        draw_biases(model, seed, as_queries=True)
         calibrate_norms(model, seed)
         cast_weights(model, getattr(torch, spec.compute_dtype))
     return BinEncoder(spec, model, device)

@@ -60,9 +60,13 @@ def relative_shift(scores: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def draw_biases(model: nn.Module, seed: int) -> None:
-    """Draw the biases of all relative attention at the scale of the queries they are added to."""
+def draw_biases(model: nn.Module, seed: int, *, as_queries: bool = False) -> None:
+    """Draw the biases of all relative attention: with deviation 1 as the originals begin, or that of scaled queries.
+
+    The former makes attention of drawn weights so sharp that half precision is off by a tenth.
+    """
     for prefix, module in model.named_modules():
         if isinstance(module, RelativeAttention):
+            deviation = module.key_dim**-0.5 if as_queries else 1.0
             for name, bias in (("rel_content_bias", module.rel_content_bias), ("rel_pos_bias", module.rel_pos_bias)):
-                bias.copy_(draw_normal(bias.shape, seed, f"{prefix}.{name}"))
+                bias.copy_(draw_normal(bias.shape, seed, f"{prefix}.{name}") * deviation)
