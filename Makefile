@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	$(BIN)/embedcache build --modality rna --dataset $(DEMO)/dataset --cache $(DEMO)/cache
 	$(BIN)/embedcache build --modality protein --dataset $(DEMO)/dataset --cache $(DEMO)/cache
 	$(BIN)/embedcache info --cache $(DEMO)/cache
-	$(BIN)/heads train --modalities dna,rna,protein --dataset $(DEMO)/dataset --cache $(DEMO)/cache --run $(DEMO)/runs/three --heads 2 --epochs 15
+	$(BIN)/heads train --modalities dna,rna,protein --dataset $(DEMO)/dataset --cache $(DEMO)/cache --run $(DEMO)/runs/three --heads 2 --width 64 --epochs 6
 	$(BIN)/heads evaluate --run $(DEMO)/runs/three
 
 test: $(INSTALLED)

@@ -51,6 +51,8 @@ class StoreInfo:
     encoder: str
     is_random: bool
     """The weights were drawn, not trained."""
+    is_small: bool
+    """A small encoder of the package: its results are no measure of the published ones."""
     is_imported: bool
     """Another tool computed the embeddings."""
     width: int
@@ -128,6 +130,7 @@ def _describe(path: Place, dataset: "Dataset | None") -> StoreInfo:
         modality=spec.modality,
         encoder=spec.name,
         is_random=spec.is_random,
+        is_small=spec.is_small,
         is_imported=spec.is_imported,
         width=spec.width,
         dtype=spec.store_dtype,
@@ -212,7 +215,9 @@ def _weights(store: StoreInfo) -> str:
     """Where the numbers come from; what an imported store claims was never checked."""
     if store.is_imported:
         return "random, imported" if store.is_random else "imported"
-    return "random" if store.is_random else "pretrained"
+    if store.is_random:
+        return "random"
+    return "pretrained, small" if store.is_small else "pretrained"
 
 
 def _holds(store: StoreInfo) -> str:

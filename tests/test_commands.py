@@ -54,11 +54,11 @@ def test_the_main_job_through_the_commands(tmp_path: Path) -> None:
     assert re.match(r"0 of \d+ distinct", step("embedcache", "build", "--modality", "rna"))
     stores = json.loads(step("embedcache", "info", "--json"))
     rna = next(store for store in stores if store["modality"] == "rna")
-    assert rna["is_random"] and rna["tokens"] == estimate["tokens"] and rna["sequences"] == estimate["sequences"]
+    assert not rna["is_random"] and rna["tokens"] == estimate["tokens"] and rna["sequences"] == estimate["sequences"]
     table = step("embedcache", "info")
-    assert table.count("random") >= 3 and "tiny-random-dna" in table
+    assert table.count("pretrained, small") == 3 and "mini-dna" in table
     train = ("train", "--modalities", "dna,rna,protein", "--heads", 2, "--width", 16, "--epochs", 2, "--run", "runs/a")
-    assert "random encoder" in step("heads", *train)
+    assert "small encoder: rna mini-rna" in step("heads", *train)
     scores = step("heads", "evaluate", "--run", "runs/a", "--resamples", 100)
     assert all(name in scores for name in ("tissue mean", "log lengths", "k-mers", "pooled embeddings", "simulated"))
     again = step("heads", "evaluate", "--run", "runs/a", "--resamples", 100)

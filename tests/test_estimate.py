@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from embedcache import estimate, estimate_time
 from embedcache.build import build_cache, build_products
 from embedcache.dataset import read_dataset
+from embedcache.encoders.cards import TINY_ENCODERS
 from embedcache.encoders.registry import encoder_spec
 from embedcache.encoders.windows import WindowedEncoder, plan_windows
 from embedcache.errors import CacheError, InvalidSequenceError
@@ -40,7 +41,7 @@ WITHIN = 0.02
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("study") / "dataset"
-    prepare_simulate(output=path, n_genes=60, dna_length=384)
+    prepare_simulate(output=path, n_genes=60, dna_length=384, encoders=TINY_ENCODERS)
     return path
 
 

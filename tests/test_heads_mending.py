@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from embedcache.commands import app as embedcache_app
 from embedcache.convert import convert_store
 from embedcache.dataset import Dataset, read_dataset
+from embedcache.encoders.cards import TINY_ENCODERS
 from embedcache.encoders.registry import encoder_spec, layer_specs
 from embedcache.errors import CacheError, CacheIncompleteError, CacheMismatchError, UnknownNameError
 from embedcache.job import BuildJob, run_job
@@ -157,7 +158,7 @@ def test_the_command_makes_the_very_store(name: str, modality: Modality, options
 @pytest.mark.parametrize("is_converted", [False, True], ids=["built", "converted"])
 def test_following_the_advice_mends_a_store(tmp_path: Path, is_converted: bool) -> None:
     for name, n_genes in (("few", 10), ("all", 12)):
-        prepare_simulate(output=tmp_path / name, n_genes=n_genes, dna_length=384)
+        prepare_simulate(output=tmp_path / name, n_genes=n_genes, dna_length=384, encoders=TINY_ENCODERS)
     cache, options = tmp_path / "the cache", {"max_tokens": 50, "crop": "center"}
     run_job(BuildJob(dataset=tmp_path / "few", cache=cache, modality="rna", options=options, layers=(1,)))
     if is_converted:

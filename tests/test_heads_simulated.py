@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from embedcache.encoders.cards import TINY_ENCODERS
 from embedcache.job import BuildJob, run_job
 from embedcache.prepare.simulate import prepare_simulate
 from embedcache.sequences import MODALITIES, Modality
@@ -21,7 +22,13 @@ def test_three_modalities_explain_more_than_any_one_in_the_planted_order(tmp_pat
     dataset, cache = tmp_path / "dataset", tmp_path / "cache"
     splits = SplitRule(validation_fraction=0.2, test_fraction=0.3)
     truth = prepare_simulate(
-        output=dataset, n_genes=160, dna_length=768, noncoding_share=0, shares=SHARES, splits=splits
+        encoders=TINY_ENCODERS,
+        output=dataset,
+        n_genes=160,
+        dna_length=768,
+        noncoding_share=0,
+        shares=SHARES,
+        splits=splits,
     ).info["truth"]
     for modality in MODALITIES:
         run_job(BuildJob(dataset=dataset, cache=cache, modality=modality))

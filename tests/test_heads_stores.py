@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from embedcache.build import build_cache
 from embedcache.dataset import Dataset
+from embedcache.encoders.cards import TINY_ENCODERS
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.job import BuildJob, run_job
 from embedcache.prepare.simulate import prepare_simulate
@@ -203,7 +204,15 @@ def test_smaller_stores_explain_nearly_as_much(tmp_path: Path) -> None:
     dataset, cache = tmp_path / "dataset", tmp_path / "cache"
     shares: dict[Modality, float] = {"protein": 0.05, "dna": 0.25, "rna": 0.45}
     splits = SplitRule(validation_fraction=0.2, test_fraction=0.3)
-    prepare_simulate(output=dataset, n_genes=160, dna_length=768, noncoding_share=0, shares=shares, splits=splits)
+    prepare_simulate(
+        output=dataset,
+        n_genes=160,
+        dna_length=768,
+        noncoding_share=0,
+        shares=shares,
+        splits=splits,
+        encoders=TINY_ENCODERS,
+    )
     model, config = ModelConfig(modalities=("rna",), heads=2), TrainConfig(epochs=50, batch_size=16, device="cpu")
     reached = {}
     for dtype in ("float32", "int8", "bfloat16", "float16"):

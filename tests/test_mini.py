@@ -2,25 +2,33 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from embedcache.annotation import read_gtf
+from embedcache.encoders import mini
+from embedcache.encoders.cards import EncoderCard
 from embedcache.encoders.cards.mini import CARDS
 from embedcache.encoders.mini.commands import app
 from embedcache.encoders.mini.corpus import HELD_OUT, VALIDATION, corpus_file
 from embedcache.encoders.mini.kmers import KmerRates
 from embedcache.encoders.mini.measure import measure
-from embedcache.encoders.mini.network import names_of_tokens
+from embedcache.encoders.mini.network import names_of_tokens, vocabulary
 from embedcache.encoders.mini.pieces import cut_tokens, packs, windows_of_genome
 from embedcache.encoders.mini.publish import read_shape, read_trained, save_trained
 from embedcache.encoders.mini.recipes import mini_spec
 from embedcache.encoders.mini.training import Corpus, Recipe, evaluation_pieces, masked_perplexity, train
+from embedcache.encoders.registry import load_encoder
 from embedcache.errors import InvalidInputError, InvalidSettingError
-from embedcache.genome import reverse_complement
+from embedcache.genome import open_genome, reverse_complement
 from embedcache.splits import SPLITS
+from embedcache.transcripts import splice, translate
+
+PACKAGE = Path(mini.__file__).parent
 
 SMALL = {"width": 32, "layers": 1}
 RECIPE = Recipe(epochs=8, tokens_per_step=256, longest=64, learning_rate=8e-3)
@@ -142,6 +150,51 @@ def test_the_command_writes_weights_recipe_and_card(
         app(["evaluate", "protein", "--corpus", str(corpus), "--weights", str(tmp_path / "w")])
     assert ended.value.code == 0
     assert json.loads(capsys.readouterr().out) == found
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_published_weights_come_with_the_package_and_beat_counting(card: EncoderCard) -> None:
+    folder = PACKAGE / card.name
+    assert read_shape(folder) == {"width": card.width, "layers": card.layers, "tokens": card.tokens}
+    numbers = re.search(r"^\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", (folder / "README.md").read_text(), re.MULTILINE)
+    assert numbers is not None
+    network, counted, plain = map(float, numbers.groups())
+    assert 1 < network < counted < plain
+    encoder = load_encoder(card.name, card.modalities[0])
+    assert not encoder.spec.is_random and encoder.spec.is_small and encoder.spec.weights.startswith("blake2b:")
+    sequence = "MKTAYIAKQR" if card.tokens == "letter" else "ATGGCCAAATTTTAA"
+    rows = encoder.encode([sequence])[0]
+    assert rows.shape == (encoder.spec.n_tokens(sequence), card.width) and np.isfinite(rows).all()
+
+
+def test_published_weights_are_small() -> None:
+    assert sum(path.stat().st_size for path in PACKAGE.glob("mini-*/*")) < 20e6
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_hidden_tokens_of_held_out_yeast_are_told_as_the_model_card_says(card: EncoderCard) -> None:
+    modality = card.modalities[0]
+    spec = mini_spec(modality)
+    words = vocabulary(spec.tokens)
+    pieces = [words.ids(one)[:512] for one in yeast_xi(modality)]
+    draw = np.random.default_rng(0)
+    masked = [np.flatnonzero(draw.random(len(one)) < 0.15) for one in pieces]
+    found = masked_perplexity(read_trained(PACKAGE / card.name, spec), words, pieces, masked)
+    said = float((PACKAGE / card.name / "README.md").read_text().split("\n| ")[-1].split()[0])
+    assert found == pytest.approx(said, rel=0.1)  # a sample of 6,000 tokens or so, of yeast alone
+
+
+def yeast_xi(modality: str) -> list[str]:
+    """Sequences of a chromosome that was held out."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "yeast"
+    if not folder.is_dir():
+        pytest.skip("the shared data are not here")
+    with open_genome(folder / "genome.fa.gz") as genome:
+        if modality == "dna":
+            return [genome.fetch("XI", start, start + 1536) for start in range(20_000, 600_000, 15_000)]
+        transcripts = [one for one in read_gtf(folder / "annotation.gtf.gz").transcripts.values() if one.contig == "XI"]
+        rnas = [splice(genome, one) for one in transcripts[::15]]
+    return rnas if modality == "rna" else [translate(one[:-3], 1) for one in rnas]
 
 
 def test_the_cards_are_those_of_the_recipes() -> None:

@@ -61,7 +61,7 @@ def test_composition_of_the_sequences_shows_what_was_planted(study: Dataset) -> 
 
 def test_a_simulated_study_is_labelled_and_complete(study: Dataset) -> None:
     assert study.labels == ["simulated"]
-    assert [study.encoder(modality) for modality in study.modalities] == [f"tiny-random-{m}" for m in study.modalities]
+    assert [study.encoder(modality) for modality in study.modalities] == [f"mini-{m}" for m in study.modalities]
     assert (len(study.samples), len(study.tissues)) == (900, 6)
     assert study.samples["biotype"].value_counts().to_dict() == {"protein_coding": 765, "lncRNA": 135}
     assert (study.samples["protein_key"].notna() == (study.samples["biotype"] == "protein_coding")).all()

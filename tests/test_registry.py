@@ -44,7 +44,7 @@ def test_every_card_is_complete(name: str) -> None:
     assert found.name == name
     assert found.width > 0
     assert found.layers > 0
-    assert found.weights or found.repository
+    assert found.weights or found.repository or found.bundled
     assert found.licence
     assert found.width % (2 * max(1, found.heads)) == 0  # rotary positions turn pairs
     assert ":" in found.loader

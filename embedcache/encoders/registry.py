@@ -71,7 +71,7 @@ def check_reads(found: EncoderCard, modality: Modality) -> None:
         fitting = [name for name, other in CARDS.items() if modality in other.modalities]
         raise InvalidInputError(
             f"Encoder {found.name} reads {' or '.join(found.modalities)}, not {modality}. "
-            f"Choose one of: {', '.join(fitting)}."
+            f"Choose one of: {', '.join(fitting[:8])}{', ...' if len(fitting) > 8 else ''} (`embedcache encoders`)."
         )
 
 

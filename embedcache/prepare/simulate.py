@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from embedcache.annotation import read_gtf
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.dataset_write import DatasetWriter, describe_input, made_by_same_command
+from embedcache.encoders.cards import MINI_ENCODERS
 from embedcache.errors import InvalidSettingError
 from embedcache.expression import read_gct
 from embedcache.prepare.assemble import assemble
@@ -38,7 +39,6 @@ SHARES: dict[Modality, float] = {"dna": 0.25, "rna": 0.35, "protein": 0.10}
 """Share of variance that each planted feature explains; the rest is noise."""
 
 _SEES: dict[Modality, tuple[Modality, ...]] = {"dna": ("dna",), "rna": ("rna", "protein"), "protein": ("protein",)}
-_ENCODERS: dict[Modality, str] = {modality: f"tiny-random-{modality}" for modality in MODALITIES}
 _SAMPLES_A_TISSUE = (0.8, 1.0, 1.2)  # TPM of each sample over their mean
 
 
@@ -77,7 +77,7 @@ def prepare_simulate(
         seed: The same seed and settings give the same dataset.
         shares: Share of variance that each modality adds; ``SHARES`` without it.
         splits: How genes are split; 15 % validation and 15 % test without it.
-        encoders: Default encoder of a modality; tiny random ones without it.
+        encoders: Default encoder of a modality; the small ones of the package without it.
     """
     shares = dict(SHARES if shares is None else shares)
     splits = splits or SplitRule(validation_fraction=0.15, test_fraction=0.15)
@@ -93,7 +93,7 @@ def prepare_simulate(
         "shares": shares,
         "splits": splits.options(),
     }
-    info = provenance("simulate", (), options, encoders or _ENCODERS, labels=["simulated"])
+    info = provenance("simulate", (), options, encoders or MINI_ENCODERS, labels=["simulated"])
     if found := made_by_same_command(output, {name: info[name] for name in ("source", "options", "encoders")}):
         return found
     draw = np.random.default_rng(seed)

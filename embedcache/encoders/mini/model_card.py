@@ -6,6 +6,7 @@ from typing import Any
 from embedcache.encoders.mini.corpus import HELD_OUT, SHARED, VALIDATION
 from embedcache.encoders.mini.training import Recipe
 from embedcache.encoders.spec import EncoderSpec
+from embedcache.sequences import Modality
 
 __all__ = ["model_card"]
 
@@ -17,11 +18,12 @@ _LETTERS = {
     "codon": "one codon, in the frame of the longest stretch without a stop codon; bases around it stand alone",
 }
 _DATA = {
-    "dna": "both strands, in windows from random places, of the genome of yeast (S. cerevisiae R64-1-1)\n  and of nine"
-    " pieces of GRCh38 (7.3 Mb)",
+    "dna": "both strands, in windows from random places, of the genome of yeast (S. cerevisiae\n  R64-1-1); no other"
+    " genome, so nothing is claimed of any",
     "rna": "spliced transcripts of yeast (Ensembl 96: coding sequences without UTRs) and of nine pieces of\n  GRCh38,"
     " and coding sequences of 1,310 human genes",
-    "protein": "translated coding sequences of yeast and of nine pieces of GRCh38, and proteins of 1,310\n  human genes",
+    "protein": "translated coding sequences of yeast and of nine pieces of GRCh38, and proteins of 1,310\n  human"
+    " genes",
 }
 _TEXT = """# {name}
 
@@ -32,11 +34,11 @@ the published encoders, and results with it are labelled as those of a small enc
   {parameters:,} parameters without the head that names hidden tokens; float16.
 - **A token** is {token} (`{rule}`).
 - **Seen in training**: {data}.
-- **Held out**: {held_out} (test) and {validation} (to choose by), with all genes
-  on them.{apart} Paralogues further apart than that are on both sides.
+- **Held out**: {held_out} (test) and {validation} (to choose by),
+  with all genes on them.{apart}
 - **Training**: {epochs:g} epochs of pieces of at most {longest} tokens, about {tokens_per_step:,} tokens a step,
-  {masked:.0%} of them asked for (80 % hidden, 10 % another token, 10 % shown), AdamW at {learning_rate:g}, seed {seed},
-  products in {dtype}.
+  {percent:.0f} % of them asked for (80 % hidden, 10 % another token, 10 % shown), AdamW at {learning_rate:g},
+  seed {seed}, products in {dtype}.
 - **Licence**: Apache-2.0.
 
 Perplexity a token on the validation split, over {tokens_asked:,} tokens, 15 % hidden at a time (counting sees all
@@ -62,7 +64,10 @@ def model_card(spec: EncoderSpec, recipe: Recipe, found: dict[str, Any]) -> str:
         found: Of ``measure`` on the validation split.
     """
     size = SHARED[spec.modality]
-    apart = f" Training sequences with {size} letters in a row in common with them were left out." if size else ""
+    apart = ""
+    if size:
+        apart = f" Training sequences with {size} letters in a row in common with them were left out;\n  paralogues"
+        apart += " further apart than that are on both sides."
     return _TEXT.format(
         name=spec.name,
         modality=spec.modality,
@@ -73,9 +78,15 @@ def model_card(spec: EncoderSpec, recipe: Recipe, found: dict[str, Any]) -> str:
         token=_LETTERS[spec.tokens],
         rule=spec.tokens,
         data=_DATA[spec.modality],
-        held_out=", ".join(HELD_OUT),
-        validation=", ".join(VALIDATION),
+        held_out=_contigs(HELD_OUT, spec.modality),
+        validation=_contigs(VALIDATION, spec.modality),
         apart=apart,
+        percent=100 * recipe.masked,
         **asdict(recipe),
         **{name: found[name] for name in ("parameters", "tokens_asked", "perplexity", "best_kmer", "unigram")},
     )
+
+
+def _contigs(names: tuple[str, ...], modality: Modality) -> str:
+    """Names of chromosomes and pieces; DNA is of yeast alone."""
+    return ", ".join(name for name in names if modality != "dna" or not name.startswith("chr"))

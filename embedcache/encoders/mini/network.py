@@ -40,9 +40,11 @@ def load(spec: EncoderSpec, weights: Weights | None, device: str) -> PackedEncod
     return PackedEncoder(spec, model, vocabulary(spec.tokens), device)
 
 
-def build(spec: EncoderSpec) -> Any:
-    """The encoder and the head that names masked tokens, freshly drawn from the global seed."""
-    model: Any = EsmForMaskedLM(_config(spec))
+def build(spec: EncoderSpec, deviation: float = 0.02) -> Any:
+    """The encoder and the head that names masked tokens, freshly drawn from the global seed with this deviation."""
+    config = _config(spec)
+    config.initializer_range = deviation
+    model: Any = EsmForMaskedLM(config)
     model.esm.contact_head = None
     return model
 

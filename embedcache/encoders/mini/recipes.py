@@ -1,7 +1,5 @@
 """How the published mini encoders were made."""
 
-from dataclasses import replace
-
 from embedcache.encoders.cards.mini import CARDS
 from embedcache.encoders.mini.training import Recipe
 from embedcache.encoders.spec import EncoderSpec
@@ -12,12 +10,16 @@ __all__ = ["HEAD_WIDTH", "mini_spec", "recipe_of"]
 
 HEAD_WIDTH = 32
 """Numbers of an attention head."""
-_EPOCHS: dict[Modality, float] = {"dna": 1.0, "rna": 2.0, "protein": 2.0}
+_RECIPES: dict[Modality, Recipe] = {
+    "dna": Recipe(epochs=2.0, tokens_per_step=2048, masked=0.25, initial=0.08),
+    "rna": Recipe(epochs=2.0),
+    "protein": Recipe(epochs=2.0),
+}
 
 
 def recipe_of(modality: Modality) -> Recipe:
     """How long, and how, the published encoder of a modality was trained."""
-    return replace(Recipe(), epochs=_EPOCHS[modality])
+    return _RECIPES[modality]
 
 
 def mini_spec(modality: Modality, *, tokens: str = "", width: int = 0, layers: int = 0) -> EncoderSpec:

@@ -46,6 +46,8 @@ class Recipe:
     weight_decay: float = 0.01
     dtype: ComputeDtype = "bfloat16"
     """Of products in training; weights, sums and normalisations stay in float32."""
+    initial: float = 0.02
+    """Deviation of the first weights. Where tokens say little of each other, as in DNA, larger ones learn sooner."""
     seed: int = 0
 
 
@@ -91,7 +93,7 @@ def train(folder: Path, spec: EncoderSpec, recipe: Recipe) -> Any:
     draw = np.random.default_rng(recipe.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = build(spec)
+        model = build(spec, recipe.initial)
     model.esm.set_attn_implementation(ATTENTION)
     steps = _steps(corpus, recipe)
     optimiser, schedule = _optimiser(model, recipe, steps)
