@@ -41,7 +41,7 @@ class Witness(FakeEncoder):
     copy: Path
 
     def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
-        if not self.copy.exists():
+        if self._of_self_test.isdisjoint(sequences) and not self.copy.exists():  # in the midst of the build
             shutil.copytree(self.root, self.copy)
         return super().encode(sequences)
 

@@ -67,7 +67,7 @@ def test_the_build_is_measured_on_a_gpu_too(run_all: Any) -> None:
 
 
 def test_an_unknown_benchmark_is_refused_with_the_names_there_are(run_all: Any) -> None:
-    with pytest.raises(SystemExit, match=r"no benchmark is named 'raed'. Choose from: build, peers, read"):
+    with pytest.raises(SystemExit, match=r"no benchmark is named 'raed'. Choose from: build, peers, precision, read"):
         run_all.choose(["raed"], None)
 
 
