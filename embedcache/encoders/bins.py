@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embedcache.encoders.layers import Done, OneOf, check_layers
+from embedcache.encoders.layers import Done, Starting, check_layers
 from embedcache.encoders.output import PendingRows
 from embedcache.encoders.spec import EncoderSpec, Pending
 from embedcache.encoders.tokens import kept_bins
@@ -24,7 +24,7 @@ for _column, _letter in enumerate("ACGT"):
 _CALIBRATION = (4, 4096)  # windows, and letters of each
 
 
-class BinEncoder:
+class BinEncoder(Starting):
     """A network over one-hot windows as an encoder, see ``spec.StartingEncoder``; also gives tensors, for training.
 
     Attributes:
@@ -35,18 +35,6 @@ class BinEncoder:
     def __init__(self, spec: EncoderSpec, model: nn.Module, device: str = "cpu") -> None:
         self.spec = spec
         self.model = model.to(device).eval()
-
-    def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
-        """Embed normalised windows: (bins, width) each, in their order."""
-        return self.start(sequences).result()
-
-    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[NDArray[np.float32]]]:
-        """The last layer, the only one that is there; see ``spec.LayeredEncoder``."""
-        return self.start_layers(sequences, layers).result()
-
-    def start(self, sequences: Sequence[str]) -> Pending[list[NDArray[np.float32]]]:
-        """Begin what ``encode`` does: on a GPU without waiting for it."""
-        return OneOf(self.start_layers(sequences, [self.spec.layer]), self.spec.layer)
 
     def start_layers(
         self, sequences: Sequence[str], layers: Sequence[int]

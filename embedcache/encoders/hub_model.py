@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedcache.encoders.hub import HubFiles
-from embedcache.encoders.layers import OneOf, check_layers
+from embedcache.encoders.layers import Done, Starting, check_layers
 from embedcache.encoders.output import PendingRows
 from embedcache.encoders.packing import TOLERANCE
 from embedcache.encoders.repair import repair_buffers
@@ -91,7 +91,7 @@ def load(spec: EncoderSpec, weights: Any, device: str) -> "HubEncoder":
     return HubEncoder(spec, model, files, device)
 
 
-class HubEncoder:
+class HubEncoder(Starting):
     """A model of transformers that embeds one sequence at a time: see ``spec.LayeredEncoder``.
 
     Attributes:
@@ -106,29 +106,13 @@ class HubEncoder:
         self._device = torch.device(device)
         self._check()
 
-    def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
-        """Embed normalised, already cropped sequences: (tokens, width) each, in their order.
-
-        Raises:
-            EmbedCacheError: A number that is not finite came out, or tokens that are not those of the sequence.
-        """
-        return self.start(sequences).result()
-
-    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[NDArray[np.float32]]]:
-        """Embed sequences once for several layers, see ``spec.LayeredEncoder``."""
-        return self.start_layers(sequences, layers).result()
-
-    def start(self, sequences: Sequence[str]) -> Pending[list[NDArray[np.float32]]]:
-        """Begin what ``encode`` does."""
-        return OneOf(self.start_layers(sequences, [self.spec.layer]), self.spec.layer)
-
     def start_layers(
         self, sequences: Sequence[str], layers: Sequence[int]
     ) -> Pending[dict[int, list[NDArray[np.float32]]]]:
         """Begin what ``encode_layers`` does, see ``spec.StartingEncoder``."""
         check_layers(self.spec, layers)
         if not sequences:
-            return PendingNone(layers)
+            return Done({layer: [] for layer in layers})
         with torch.inference_mode():
             found = [self._run(self.files.spelling.ids(one), layers) for one in sequences]
             offsets = torch.tensor([0, *np.cumsum([len(one[layers[0]]) for one in found]).tolist()])
@@ -180,17 +164,6 @@ class HubEncoder:
             longest = np.concatenate([spelling.before, np.resize(inner, limit), spelling.after]).astype(np.int64)
             with _one_line(self.spec.name, self.files.directory, f"a sequence of {limit} tokens, its limit,"):
                 self._run(longest, [-1])
-
-
-class PendingNone:
-    """What there is of no sequences; see ``spec.Pending``."""
-
-    def __init__(self, layers: Sequence[int]) -> None:
-        self._layers = layers
-
-    def result(self) -> dict[int, list[NDArray[np.float32]]]:
-        """Nothing for each layer."""
-        return {layer: [] for layer in self._layers}
 
 
 def _ordinary(spelling: Any) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """Several layers of one encoder: their numbers, encoders that have one only, and beginning before asking."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from embedcache.encoders.spec import Encoder, EncoderSpec, LayeredEncoder, Pending, StartingEncoder
 from embedcache.errors import InvalidSettingError
 
-__all__ = ["Done", "OneLayer", "OneOf", "check_layers", "start_layers"]
+__all__ = ["Done", "OneLayer", "OneOf", "Starting", "check_layers", "start_layers"]
 
 T = TypeVar("T")
 Rows = NDArray[np.float32]
@@ -72,6 +73,32 @@ class OneOf(Generic[T]):
     def result(self) -> T:
         """Wait for all, and give this one."""
         return self.pending.result()[self.layer]
+
+
+class Starting(ABC):
+    """The other methods of a ``spec.StartingEncoder``, for an encoder that writes ``start_layers``."""
+
+    spec: EncoderSpec
+
+    @abstractmethod
+    def start_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> Pending[dict[int, list[Rows]]]:
+        """Begin what ``encode_layers`` does: on a GPU without waiting for it."""
+
+    def start(self, sequences: Sequence[str]) -> Pending[list[Rows]]:
+        """Begin what ``encode`` does."""
+        return OneOf(self.start_layers(sequences, [self.spec.layer]), self.spec.layer)
+
+    def encode(self, sequences: Sequence[str]) -> list[Rows]:
+        """Embed normalised, already cropped sequences: (tokens, width) each, in their order.
+
+        Raises:
+            EmbedCacheError: A number that is not finite came out, or what the encoder itself refuses.
+        """
+        return self.start(sequences).result()
+
+    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[Rows]]:
+        """Embed sequences once for several layers, see ``spec.LayeredEncoder``."""
+        return self.start_layers(sequences, layers).result()
 
 
 def start_layers(

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from embedcache.encoders.attention import ATTENTION
 from embedcache.encoders.blocks import run_blocks
-from embedcache.encoders.layers import Done, OneOf, check_layers
+from embedcache.encoders.layers import Done, Starting, check_layers
 from embedcache.encoders.output import PendingRows, to_device
 from embedcache.encoders.spec import EncoderSpec, Pending
 from embedcache.errors import EmbedCacheError
@@ -77,7 +77,7 @@ ESM = Network(run=run_blocks, blocks="encoder.layer", norm="encoder.emb_layer_no
 """ESM-2 and the Nucleotide Transformers."""
 
 
-class PackedEncoder:
+class PackedEncoder(Starting):
     """An encoder that runs packs: see ``spec.Encoder``; also gives tensors, for training.
 
     Attributes:
@@ -95,22 +95,6 @@ class PackedEncoder:
         self.model = cast(Any, model).to(device).eval()
         self.packing_error = check_packing(self.model, vocabulary, spec.name, network)
         _keep_layers(self.model, spec.layer, network)
-
-    def encode(self, sequences: Sequence[str]) -> list[NDArray[np.float32]]:
-        """Embed normalised, already cropped sequences: (tokens, width) each, in their order.
-
-        Raises:
-            EmbedCacheError: A number that is not finite came out.
-        """
-        return self.start(sequences).result()
-
-    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, list[NDArray[np.float32]]]:
-        """Embed sequences once for several layers, see ``spec.LayeredEncoder``."""
-        return self.start_layers(sequences, layers).result()
-
-    def start(self, sequences: Sequence[str]) -> Pending[list[NDArray[np.float32]]]:
-        """Begin what ``encode`` does: on a GPU without waiting for it."""
-        return OneOf(self.start_layers(sequences, [self.spec.layer]), self.spec.layer)
 
     def start_layers(
         self, sequences: Sequence[str], layers: Sequence[int]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcache.encoders.layers import OneLayer, OneOf, start_layers
+from embedcache.encoders.layers import OneLayer, Starting, start_layers
 from embedcache.encoders.memory import OUT_OF_MEMORY, empty_cache, is_out_of_memory
 from embedcache.encoders.spec import Encoder, LayeredEncoder, Pending
 from embedcache.encoders.tokens import token_spans
@@ -72,7 +72,7 @@ class _Part(NamedTuple):
     letters: str
 
 
-class WindowedEncoder:
+class WindowedEncoder(Starting):
     """An encoder of the crop ``windows``: cuts sequences, embeds the windows, stitches. A ``LayeredEncoder``.
 
     Attributes:
@@ -86,18 +86,6 @@ class WindowedEncoder:
         self.spec = encoder.spec
         self.encoder: LayeredEncoder = encoder if isinstance(encoder, LayeredEncoder) else OneLayer(encoder)
         self.tokens_per_call = TOKENS_PER_CALL
-
-    def encode(self, sequences: Sequence[str]) -> list[Rows]:
-        """Embed normalised sequences of any length: (tokens, width) each, in their order."""
-        return self.start(sequences).result()
-
-    def encode_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> ByLayer:
-        """Embed sequences once for several layers, see ``spec.LayeredEncoder``."""
-        return self.start_layers(sequences, layers).result()
-
-    def start(self, sequences: Sequence[str]) -> Pending[list[Rows]]:
-        """Begin what ``encode`` does."""
-        return OneOf(self.start_layers(sequences, [self.spec.layer]), self.spec.layer)
 
     def start_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> Pending[ByLayer]:
         """Begin what ``encode_layers`` does with the first windows; see ``spec.StartingEncoder``."""
