@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from hub_models import AMINO_ACIDS, COMMIT, REMOTE, SMALL, save, tokenizer_of_letters
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -20,7 +20,6 @@ from transformers import (
     EsmTokenizer,
     GPT2Config,
     GPT2Model,
-    PreTrainedTokenizerFast,
     T5Config,
     T5EncoderModel,
     T5Model,
@@ -28,63 +27,11 @@ from transformers import (
 
 from embedcache.encoders.cards import CARDS
 from embedcache.encoders.hub import portable_name, typed_name
-from embedcache.encoders.hub_tokens import find_spelling
 from embedcache.encoders.registry import card, encoder_spec, load_encoder, load_layers
-from embedcache.encoders.repair import repair_buffers
-from embedcache.encoders.tokens import ESM_VOCABULARY, NT_V2_SPECIAL, nt_ids, nt_vocabulary
+from embedcache.encoders.tokens import ESM_VOCABULARY
 from embedcache.errors import EmbedCacheError, InvalidInputError, InvalidSettingError, MissingDependencyError
 from embedcache.store.find import find_store
 from heads.mending import how_to_fill
-
-AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWYX"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-REMOTE = """
-import torch
-from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
-
-class ToyConfig(PreTrainedConfig):
-    model_type = "toy-of-a-test"
-
-class Toy(PreTrainedModel):
-    config_class = ToyConfig
-    def __init__(self, config):
-        super().__init__(config)
-        self.embedding = nn.Embedding(30, config.hidden_size)
-        self.register_buffer("turn", torch.arange(1.0, 1 + config.hidden_size), persistent=False)
-        self.post_init()
-    def forward(self, input_ids):
-        return (self.embedding(input_ids).cumsum(1) * self.turn,)
-"""
-
-
-def tokenizer_of_letters(letters: str, before: str = "[CLS]", after: str = "[SEP]", spaced: bool = False) -> Any:
-    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters])}
-    made: Any = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace() if spaced else pre_tokenizers.Split(Regex("."), "isolated")
-    special = [("[CLS]", 2), ("[SEP]", 3)]
-    made.post_processor = processors.TemplateProcessing(single=f"{before} $A {after}".strip(), special_tokens=special)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
-    )
-
-
-def tokenizer_of_pieces(pieces: list[str]) -> Any:
-    made: Any = Tokenizer(
-        models.BPE(
-            {"[UNK]": 0, **{p: i + 1 for i, p in enumerate(pieces)}},
-            [("A", "A")] if "AA" in pieces else [],
-            unk_token="[UNK]",
-        )
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="[UNK]")
-
-
-def save(path: Path, model: Any, tokenizer: Any) -> Path:
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -227,20 +174,6 @@ def test_half_precision_leaves_rotary_frequencies_alone(tmp_path: Path) -> None:
     assert next(encoder.model.parameters()).dtype == torch.bfloat16
 
 
-def test_the_tokenizer_of_nucleotide_transformers_is_recognised(tmp_path: Path) -> None:
-    (tmp_path / "words").write_text("\n".join(nt_vocabulary(NT_V2_SPECIAL)))
-    spelling = find_spelling(EsmTokenizer(str(tmp_path / "words"), eos_token=None), "dna", "nt")
-    assert (spelling.rule, spelling.before, spelling.after) == ("nt-6mer", (3,), ())
-    for sequence in ("ACGTTACGGTAC", "ACGTTACG", "ACGTTACNNGGTACCA"):
-        assert spelling.ids(sequence)[1:].tolist() == nt_ids(sequence).tolist()
-
-
-def test_pieces_of_changing_length_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match=r"writes [ACGT]{24} as .*not one token a letter.*module:Class"):
-        find_spelling(tokenizer_of_pieces(["A", "C", "G", "T", "AA"]), "dna", "pairs")
-    assert find_spelling(tokenizer_of_pieces(["A", "C", "G", "T"]), "dna", "single").rule == "letter"
-
-
 def test_code_that_comes_with_a_model_runs_only_when_asked_and_pinned(
     remote: Path, in_hub_cache: Callable[[Path, str], None]
 ) -> None:
@@ -344,22 +277,6 @@ def test_a_store_is_found_by_the_place_that_it_was_built_with(bert: Path, tmp_pa
     path = tmp_path / "cache" / "protein" / encoder.spec.directory
     build_cache([SequenceRecord("a", "MKT", "protein")], encoder, path)
     assert find_store(tmp_path / "cache", "protein", f"hf:{bert}") == path
-
-
-def test_only_tensors_that_differ_are_repaired() -> None:
-    class Part(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("turn", torch.arange(3.0), persistent=False)
-            self.register_buffer("saved", torch.arange(3.0))
-            self.plain = torch.arange(2.0)
-
-    broken: Any = Part()
-    assert repair_buffers(broken, Part()) == []
-    broken.turn, broken.plain = torch.full((3,), torch.nan), torch.empty(2, device="meta")
-    broken.saved += 1
-    assert repair_buffers(broken, Part()) == ["turn", "plain"]
-    assert broken.turn.tolist() == [0, 1, 2] and broken.plain.tolist() == [0, 1] and broken.saved.tolist() == [1, 2, 3]
 
 
 def test_a_directory_is_named_in_full_for_other_processes(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,12 @@
 """How well a mini encoder names hidden tokens of held-out sequences, beside what counting reaches."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from embedcache.encoders.mini.corpus import read_corpus
 from embedcache.encoders.mini.kmers import KmerRates
@@ -15,10 +19,11 @@ from embedcache.genome import reverse_complement
 from embedcache.sequences import Modality
 from embedcache.splits import SplitName
 
-__all__ = ["MASKED", "kmer_perplexities", "measure"]
+__all__ = ["MASKED", "measure"]
 
 MASKED = 0.15
 """Share of tokens that are hidden, all at once; counting sees all of their neighbours."""
+Integers = NDArray[np.int64]
 STRENGTHS = (30.0, 300.0, 1000.0, 3000.0, 10000.0)
 MOST_TOKENS = 400_000
 
@@ -41,7 +46,7 @@ def measure(modality: Modality, corpus: Path, weights: Path | None, split: Split
     held_out = Corpus(corpus, spec, split)
     pieces, masked = evaluation_pieces(held_out, Recipe().longest, MASKED, MOST_TOKENS)
     model = read_trained(folder, spec)
-    rates = kmer_perplexities(corpus, spec, split)
+    rates = _kmer_perplexities(corpus, spec, held_out, pieces, masked)
     return {
         "encoder": spec.name,
         "tokens": spec.tokens,
@@ -55,10 +60,10 @@ def measure(modality: Modality, corpus: Path, weights: Path | None, split: Split
     }
 
 
-def kmer_perplexities(corpus: Path, spec: EncoderSpec, split: SplitName) -> dict[str, float]:
-    """Of k-mer rates by context, at the places that ``measure`` hides; the strength is the best on this split."""
-    held_out = Corpus(corpus, spec, split)
-    pieces, masked = evaluation_pieces(held_out, Recipe().longest, MASKED, MOST_TOKENS)
+def _kmer_perplexities(
+    corpus: Path, spec: EncoderSpec, held_out: Corpus, pieces: Sequence[Integers], masked: Sequence[Integers]
+) -> dict[str, float]:
+    """Of k-mer rates by context, at the places that are hidden; the strength is the best on this split."""
     rates = KmerRates(
         [held_out.vocabulary.ids(one) for one in _counted(corpus, spec)], len(names_of_tokens(spec.tokens))
     )
