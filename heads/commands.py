@@ -101,7 +101,7 @@ def predict(
 
 def _settings(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
     """Each field of the settings is an option of the same name."""
-    return kind(**{field.name: options[field.name] for field in fields(kind)})
+    return kind(**{field.name: options[field.name] for field in fields(kind) if field.name in options})
 
 
 def _modalities(text: str) -> tuple[Modality, ...]:

@@ -1,0 +1,64 @@
+"""IsoFormer's aggregator: the tokens of each centre read those of the other modalities."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from embedcache.ragged import Ragged
+from embedcache.sequences import Modality
+from heads.attention import CrossAttention
+from heads.config import ModelConfig
+from heads.pooling import MeanPool
+
+__all__ = ["CrossAttentionAggregator"]
+
+
+class CrossAttentionAggregator(nn.Module):
+    """IsoFormer: each centre reads the other modalities in turn; mean over its tokens; concatenation.
+
+    dna reads rna, then protein; rna reads dna, then protein; protein reads dna, then rna. One block an ordered
+    pair and round. All centres of a round read the tokens as they were when the round began. A modality alone has
+    nothing to read, and the model is a linear map of its mean.
+    """
+
+    def __init__(self, config: ModelConfig, widths: Mapping[Modality, int]) -> None:
+        super().__init__()
+        self.modalities, self.centres = config.modalities, config.centre_modalities
+        used = {m: config.width or widths[m] for m in self.modalities}
+        self.project = nn.ModuleDict()
+        if config.width is not None:
+            self.project.update({m: nn.Linear(widths[m], config.width) for m in self.modalities})
+        self.rounds = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    f"{centre}_reads_{other}": CrossAttention(used[centre], used[other], config.heads)
+                    for centre in self.centres
+                    for other in self.modalities
+                    if other != centre
+                }
+            )
+            for _ in range(config.rounds)
+        )
+        self.pool = nn.ModuleDict({m: MeanPool(used[m]) for m in self.centres})
+        self.features = sum(used[m] for m in self.centres)
+
+    @staticmethod
+    def reads(config: ModelConfig) -> str:
+        """A modality alone is only averaged."""
+        return "tokens" if len(config.modalities) > 1 else "means"
+
+    def forward(self, tokens: Mapping[Modality, Ragged]) -> Tensor:
+        """Tokens (N_m, D_m) to (B, sum of the centres' widths); zeros for a centre that a sample lacks."""
+        now: dict[Modality, Ragged] = {m: tokens[m] for m in self.modalities}
+        for m, project in self.project.items():
+            modality = cast(Modality, m)
+            now[modality] = Ragged(project(now[modality].values), now[modality].offsets)
+        for blocks in self.rounds:
+            before = dict(now)
+            for centre in self.centres:
+                for other in self.modalities:
+                    if other != centre:
+                        now[centre] = cast(nn.ModuleDict, blocks)[f"{centre}_reads_{other}"](now[centre], before[other])
+        return torch.cat([self.pool[m](now[m]).values for m in self.centres], dim=-1)

@@ -1,0 +1,42 @@
+"""Checks that settings share. Imports nothing slow."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from typing import Any
+
+from embedcache.errors import InvalidInputError, InvalidSettingError
+
+__all__ = ["LARGEST", "MANY", "known_fields", "within"]
+
+LARGEST = 65_536
+"""Of a width; such a layer has 16 GiB."""
+MANY = 2**63 - 1
+"""What torch takes as a seed."""
+
+
+def within(least: int, most: int, name: str, value: int) -> None:
+    """Refuse a whole number out of range.
+
+    Raises:
+        InvalidSettingError: Says the range.
+    """
+    if not least <= value <= most:
+        raise InvalidSettingError(f"{name} is {value}. Give a number from {least} to {most:,}.")
+
+
+def known_fields(cls: type[Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What was written of a frozen dataclass, by this version or an older one.
+
+    A setting that an older version did not have keeps its default, which is what that version did.
+
+    Raises:
+        InvalidInputError: A setting that this version does not know, or one without a default is missing.
+    """
+    names = {item.name for item in fields(cls)}
+    needed = {item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING}
+    if different := sorted(set(found) - names | needed - set(found)):
+        raise InvalidInputError(
+            f"{cls.__name__} of another version: settings {', '.join(different)} are missing or unknown. "
+            "Use the release that wrote it."
+        )
+    return dict(found)
