@@ -7,13 +7,15 @@ mean over tissues.
 Shapes: N rows, K tissues, P pairs of isoforms, G genes.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+
+from heads.plain import from_plain, to_plain
+from heads.statistics.sums import centred_ranks, sum_by_gene
 
 __all__ = ["Scores", "WithinGene", "mean_defined", "r2_columns", "score", "spearman_columns", "within_gene"]
 
@@ -42,12 +44,12 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; undefined scores are null."""
-        return _to_json(asdict(self))
+        return to_plain(asdict(self))
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """Read what ``to_json`` wrote."""
-        return cls(**_from_json(cls, found))
+        return cls(**from_plain(cls, found))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +74,12 @@ class WithinGene:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; undefined scores are null."""
-        return _to_json(asdict(self))
+        return to_plain(asdict(self))
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Self:
         """Read what ``to_json`` wrote."""
-        return cls(**_from_json(cls, found))
+        return cls(**from_plain(cls, found))
 
 
 def score(targets: Array, predictions: Array) -> Scores:
@@ -107,22 +109,26 @@ def within_gene(targets: Array, predictions: Array, genes: Ints) -> WithinGene:
 
     Args:
         targets: (N, K) on the z-scale, NaN where not measured.
-        predictions: (N, K).
+        predictions: (N, K), or (S, N, K) of several trainings, whose scores are averaged.
         genes: (N,) number of each row's gene, from 0 on.
     """
     n_genes = int(genes.max()) + 1 if len(genes) else 0
     measured = ~np.isnan(targets)
-    counts = _sum_by_gene(measured.astype(np.float64), genes, n_genes)  # (G, K)
+    counts = sum_by_gene(measured.astype(np.float64), genes, n_genes)  # (G, K)
     used = measured & (counts[genes] >= 2)  # (N, K)
-    dy, dp = (_deviations(x, used, counts, genes) for x in (targets, predictions))
-    sse, sst = (np.where(used, deviations**2, 0.0).sum(axis=0) for deviations in (dy - dp, dy))  # (K,)
-    varies = sst > 1e-12 * np.maximum(used.sum(axis=0), 1)
-    r2 = np.where(varies, 1 - sse / np.where(varies, sst, 1), np.nan)
-    tau = _kendall_by_gene(targets, predictions, used, genes, n_genes)  # (G, K)
+    dy = _deviations(targets, used, counts, genes)
+    trainings = predictions.reshape(-1, *targets.shape)
+    dp = np.stack([_deviations(p, used, counts, genes) for p in trainings])
+    r2 = [mean_defined(r2_columns(dy, d)) for d in dp]
+    spearman = [mean_defined(row) for row in spearman_columns(dy, dp)]
+    first, second = pairs = _pairs(genes)
+    with np.errstate(invalid="ignore"):
+        up_y = np.where(used[first] & used[second], np.sign(targets[first] - targets[second]), np.nan)  # (P, K)
+    kendall = [_kendall(up_y, p, pairs, genes, n_genes) for p in trainings]
     return WithinGene(
-        r2=mean_defined(r2),
-        spearman=mean_defined(spearman_columns(dy, dp)),
-        kendall=mean_defined(np.array([mean_defined(column) for column in tau.T])),
+        r2=float(np.mean(r2)),
+        spearman=float(np.mean(spearman)),
+        kendall=float(np.mean(kendall)),
         n_genes=int((counts >= 2).any(axis=1).sum()),
         n_transcripts=int(used.any(axis=1).sum()),
     )
@@ -141,13 +147,21 @@ def r2_columns(targets: Array, predictions: Array) -> Array:
 
 
 def spearman_columns(targets: Array, predictions: Array) -> Array:
-    """Spearman's correlation of each column over its measured rows, (K,); NaN where one side does not vary."""
-    scores = np.full(targets.shape[1], np.nan)
-    for k in range(targets.shape[1]):
-        rows = ~np.isnan(targets[:, k])
-        y, p = targets[rows, k], predictions[rows, k]
-        if len(y) >= 2 and np.ptp(y) > 0 and np.ptp(p) > 0:
-            scores[k] = np.corrcoef(stats.rankdata(y), stats.rankdata(p))[0, 1]
+    """Spearman's correlation of each column over its measured rows; NaN where one side does not vary.
+
+    Args:
+        targets: (N, K), NaN where not measured.
+        predictions: (N, K) gives (K,), and (S, N, K) of several trainings gives (S, K).
+    """
+    measured = ~np.isnan(targets)
+    y = np.where(measured, centred_ranks(targets), 0.0)
+    scores = np.full((*predictions.shape[:-2], targets.shape[1]), np.nan)
+    trainings = predictions.reshape(-1, *targets.shape)
+    for row, x in zip(scores.reshape(len(trainings), -1), trainings, strict=True):
+        # a prediction that is NaN stays NaN
+        p = np.where(measured, centred_ranks(np.where(measured, x, np.nan)), 0.0)
+        variation = (y * y).sum(axis=0) * (p * p).sum(axis=0)  # exactly 0 where all are equal
+        row[:] = np.where(variation > 0, (y * p).sum(axis=0) / np.sqrt(np.where(variation > 0, variation, 1)), np.nan)
     return scores
 
 
@@ -157,57 +171,33 @@ def mean_defined(scores: Array) -> float:
     return float(defined.mean()) if len(defined) else float("nan")
 
 
-def _sum_by_gene(values: Array, genes: Ints, n_genes: int) -> Array:
-    sums = np.zeros((n_genes, *values.shape[1:]))
-    np.add.at(sums, genes, values)
-    return sums
-
-
 def _deviations(values: Array, used: NDArray[np.bool_], counts: Array, genes: Ints) -> Array:
     """Each used cell against the mean of its gene in its tissue, NaN elsewhere, (N, K)."""
     filled = np.where(used, values, 0.0)
-    means = _sum_by_gene(filled, genes, len(counts)) / np.maximum(counts, 1)  # (G, K)
+    means = sum_by_gene(filled, genes, len(counts)) / np.maximum(counts, 1)  # (G, K)
     deviations: Array = np.where(used, filled - means[genes], np.nan)
     return deviations
 
 
-def _kendall_by_gene(targets: Array, predictions: Array, used: NDArray[np.bool_], genes: Ints, n_genes: int) -> Array:
-    """Tau-b of each gene and tissue, (G, K); NaN where fewer than two isoforms differ in what was measured."""
-    first, second = _pairs(genes)  # (P,)
-    both = used[first] & used[second]  # (P, K)
-    with np.errstate(invalid="ignore"):
-        up_y = np.where(both, np.sign(targets[first] - targets[second]), 0.0)
-    up_p = np.where(both, np.sign(predictions[first] - predictions[second]), 0.0)
-    agreement, y, p = (_sum_by_gene(x, genes[first], n_genes) for x in (up_y * up_p, np.abs(up_y), np.abs(up_p)))
-    tau: Array = np.where(y > 0, agreement / np.sqrt(np.maximum(y * p, 1)), np.nan)
-    return tau
+def _kendall(up_y: Array, predictions: Array, pairs: tuple[Ints, Ints], genes: Ints, n_genes: int) -> float:
+    """Mean tau-b; ``up_y`` is the sign of each pair, (P, K), NaN where a pair does not count."""
+    first, second = pairs
+    used = ~np.isnan(up_y)
+    y = np.where(used, up_y, 0.0)
+    p = np.where(used, np.sign(predictions[first] - predictions[second]), 0.0)
+    agreement, n_y, n_p = (sum_by_gene(x, genes[first], n_genes) for x in (y * p, np.abs(y), np.abs(p)))
+    tau = np.where(n_y > 0, agreement / np.sqrt(np.maximum(n_y * n_p, 1)), np.nan)  # (G, K)
+    return mean_defined(np.array([mean_defined(column) for column in tau.T]))
 
 
 def _pairs(genes: Ints) -> tuple[Ints, Ints]:
     """All pairs of rows that share a gene, each once."""
     order = np.argsort(genes, kind="stable")
-    groups: Sequence[Ints] = np.split(order, np.flatnonzero(np.diff(genes[order])) + 1)
-    first, second = [], []
-    for rows in groups:
-        i, j = np.triu_indices(len(rows), 1)
-        first.append(rows[i])
-        second.append(rows[j])
+    ordered = genes[order]
+    largest = int(np.bincount(genes).max()) if len(genes) else 0
+    first, second = [order[:0]], [order[:0]]
+    for distance in range(1, largest):
+        start = np.flatnonzero(ordered[distance:] == ordered[:-distance])
+        first.append(order[start])
+        second.append(order[start + distance])
     return np.concatenate(first).astype(np.int64), np.concatenate(second).astype(np.int64)
-
-
-def _to_json(values: dict[str, Any]) -> dict[str, Any]:
-    def plain(x: Any) -> Any:
-        if isinstance(x, tuple):
-            return [plain(item) for item in x]
-        return None if isinstance(x, float) and not np.isfinite(x) else x
-
-    return {name: plain(x) for name, x in values.items()}
-
-
-def _from_json(cls: type[Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    def value(x: Any) -> Any:
-        if isinstance(x, list):
-            return tuple(value(item) for item in x)
-        return float("nan") if x is None else x
-
-    return {item.name: value(found[item.name]) for item in fields(cls)}
