@@ -7,9 +7,10 @@ from typing import Any, Literal, Self, get_args
 from embedcache.errors import InvalidSettingError, UnknownNameError
 from heads.checks import MANY, known_fields, within
 
-__all__ = ["SplitConfig", "SplitUnit"]
+__all__ = ["SimilarityTool", "SplitConfig", "SplitUnit"]
 
 SplitUnit = Literal["given", "gene", "chromosome", "similarity", "column"]
+SimilarityTool = Literal["built-in", "mmseqs", "cd-hit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,23 +29,33 @@ class SplitConfig:
     inner_fold: int = 0
     """Which of those parts takes the place of the test set."""
     validation_fraction: float = 0.1
-    """Share of the units that are neither trained nor tested on, for early stopping."""
+    """Share of the transcripts outside the test part, in whole units, for early stopping."""
     seed: int = 0
     """Of the draw of parts."""
     column: str = ""
     """Column of samples.parquet whose equal values stay together."""
     similarity: float = 0.5
-    """Estimated share of common k-mers, from 0 to 1, from which on two genes stay together."""
+    """Share of equal letters, estimated from common k-mers, from which on two proteins keep their genes together; for
+    RNAs 0.8 where this is less, for chance alone makes half of their letters equal."""
+    tool: SimilarityTool = "built-in"
+    """What finds similar sequences: k-mers shared by gene and sequence, or an installed program."""
 
     def __post_init__(self) -> None:
         if self.unit not in get_args(SplitUnit):
             raise UnknownNameError("unit of a split", self.unit, get_args(SplitUnit))
+        if self.tool not in get_args(SimilarityTool):
+            raise UnknownNameError("tool", self.tool, get_args(SimilarityTool))
         within(2, MANY, "folds", self.folds)
         within(0, self.folds - 1, "fold", self.fold)
         if self.inner_folds:
             within(2, MANY, "inner_folds", self.inner_folds)
         within(0, max(self.inner_folds - 1, 0), "inner_fold", self.inner_fold)
         within(0, MANY, "seed", self.seed)
+        if self.unit == "given" and (self.fold or self.inner_folds):
+            raise InvalidSettingError(
+                f"unit is 'given', fold is {self.fold} and inner_folds is {self.inner_folds}. A given split "
+                "has no folds: take unit gene, chromosome or similarity."
+            )
         if not 0 < self.validation_fraction < 1:
             raise InvalidSettingError(
                 f"validation_fraction is {self.validation_fraction}. Give a share above 0 and below 1."
