@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from embedcache.errors import InvalidSettingError
 from embedcache.ragged import Ragged
 
-__all__ = ["CrossAttention", "attend"]
+__all__ = ["CrossAttention", "attend", "check_heads", "feed_forward"]
 
 
 def attend(query: Ragged, key: Ragged, value: Tensor) -> Tensor:
@@ -40,25 +40,53 @@ def attend(query: Ragged, key: Ragged, value: Tensor) -> Tensor:
     return torch.cat(out)
 
 
+def check_heads(width: int, heads: int) -> None:
+    """Refuse a width that heads cannot share.
+
+    Raises:
+        InvalidSettingError: Names both.
+    """
+    if width % heads:
+        raise InvalidSettingError(
+            f"Tokens are {width} numbers wide, not a multiple of {heads} heads. "
+            "Choose --heads that divides it, or project the tokens first with --width."
+        )
+
+
+def feed_forward(width: int, widths: int) -> nn.Sequential:
+    """LayerNorm, a hidden layer ``widths * width`` wide, and back: what is added to the tokens."""
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, widths * width), nn.GELU(), nn.Linear(widths * width, width)
+    )
+
+
 class CrossAttention(nn.Module):
     """IsoFormer's block: ``Wo softmax(Wq x (Wk c)^T / sqrt(d)) Wv c + x``.
 
-    The maps to keys and values take the context from its own width to that of ``x``. There is no normalisation,
-    no feed-forward layer, no dropout and no position.
+    The maps to keys and values take the context from its own width to that of ``x``. There is no dropout and no
+    position; normalisation and a feed-forward layer are options that IsoFormer does not have.
+
+    Args:
+        width: D.
+        context_width: Width of what is read.
+        heads: Attention heads; divide D.
+        pre_norm: LayerNorm on ``x`` before the queries, and on the context.
+        feed_forward: Hidden width, in D, of a feed-forward layer with a LayerNorm of its own, added after; 0: none.
     """
 
-    def __init__(self, width: int, context_width: int, heads: int) -> None:
+    def __init__(
+        self, width: int, context_width: int, heads: int, *, pre_norm: bool = False, feed_forward: int = 0
+    ) -> None:
         super().__init__()
-        if width % heads:
-            raise InvalidSettingError(
-                f"Tokens are {width} numbers wide, not a multiple of {heads} heads. "
-                "Choose --heads that divides it, or project the tokens first with --width."
-            )
+        check_heads(width, heads)
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(context_width, width)
         self.value = nn.Linear(context_width, width)
         self.out = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width) if pre_norm else None
+        self.context_norm = nn.LayerNorm(context_width) if pre_norm else None
+        self.feed_forward = _feed_forward(width, feed_forward) if feed_forward else None
 
     def forward(self, x: Ragged, context: Ragged) -> Ragged:
         """Update ``x`` with information from ``context``.
@@ -68,15 +96,22 @@ class CrossAttention(nn.Module):
             context: Tokens to read, values of shape (M, context width). A sample without rows lacks the
                 modality, and its tokens come back unchanged.
         """
+        own = x.values if self.norm is None else self.norm(x.values)
+        other = context.values if self.context_norm is None else self.context_norm(context.values)
         q, k, v = (
-            linear(tokens.values).unflatten(-1, (self.heads, -1))  # (N or M, heads, D / heads)
-            for linear, tokens in ((self.query, x), (self.key, context), (self.value, context))
+            linear(values).unflatten(-1, (self.heads, -1))  # (N or M, heads, D / heads)
+            for linear, values in ((self.query, own), (self.key, other), (self.value, other))
         )
         read = attend(Ragged(q, x.offsets), Ragged(k, context.offsets), v)
         updated = x.values + self.out(read.flatten(-2))  # (N, D)
+        if self.feed_forward is not None:
+            updated = updated + self.feed_forward(updated)
         present = context.lengths > 0  # (B,)
         if not bool(present.all()):
             # after the output map: its bias would change samples that have nothing to read
             rows = torch.repeat_interleave(present, x.lengths).to(updated.device)  # (N,)
             updated = torch.where(rows[:, None], updated, x.values)
         return Ragged(updated, x.offsets)
+
+
+_feed_forward = feed_forward  # inside the class, the name means the setting

@@ -16,7 +16,12 @@ HeadName = Literal["linear", "mlp", "low-rank"]
 
 AGGREGATORS: dict[str, str] = {
     "cross-attention": "heads.aggregators.cross_attention:CrossAttentionAggregator",
+    "perceiver": "heads.aggregators.perceiver:PerceiverAggregator",
+    "c-abstractor": "heads.aggregators.c_abstractor:CAbstractorAggregator",
+    "linear": "heads.aggregators.linear:LinearAggregator",
     "concat": "heads.aggregators.concat:ConcatAggregator",
+    "attention-pooling": "heads.aggregators.attention_pooling:AttentionPoolingAggregator",
+    "gated-sum": "heads.aggregators.gated_sum:GatedSumAggregator",
 }
 """Aggregators by name, and where their class is; a plug-in adds a line."""
 
@@ -37,7 +42,8 @@ class ModelConfig:
     rounds: int = 1
     """How often every centre reads all the others."""
     width: int | None = None
-    """Width that tokens are projected to first; None keeps the width of each encoder, as the paper does."""
+    """Width that tokens of centres, and in cross-attention all tokens, are projected to first; None keeps the width of
+    each encoder, as the paper does."""
     pre_norm: bool = False
     """LayerNorm on queries and context before each cross-attention; IsoFormer has none."""
     feed_forward: int = 0
@@ -79,6 +85,15 @@ class ModelConfig:
             raise InvalidSettingError(
                 f"The centre {self.centres!r} is not among the modalities {', '.join(self.modalities)}. "
                 "Choose one of them, or all."
+            )
+        if self.pooling != "mean" and (self.aggregator in ("linear", "attention-pooling") or self.bins > 1):
+            what = f"bins {self.bins}" if self.bins > 1 else f"aggregator {self.aggregator!r}"
+            raise InvalidSettingError(
+                f"pooling {self.pooling!r} does not go with {what}, which pools in its own way. Leave one of them out."
+            )
+        if self.bins > 1 and self.aggregator not in ("concat", "gated-sum"):
+            raise InvalidSettingError(
+                f"bins is {self.bins}, which aggregator {self.aggregator!r} does not read. Use concat or gated-sum."
             )
         self._check_numbers()
 

@@ -1,6 +1,7 @@
 """IsoFormer's aggregator: the tokens of each centre read those of the other modalities."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 import torch
@@ -10,7 +11,7 @@ from embedcache.ragged import Ragged
 from embedcache.sequences import Modality
 from heads.attention import CrossAttention
 from heads.config import ModelConfig
-from heads.pooling import MeanPool
+from heads.pooling import Pool, build_pool, summary_of_pool
 
 __all__ = ["CrossAttentionAggregator"]
 
@@ -20,7 +21,8 @@ class CrossAttentionAggregator(nn.Module):
 
     dna reads rna, then protein; rna reads dna, then protein; protein reads dna, then rna. One block an ordered
     pair and round. All centres of a round read the tokens as they were when the round began. A modality alone has
-    nothing to read, and the model is a linear map of its mean.
+    nothing to read, and the model is a linear map of its mean. Other pools than the mean, normalisation and
+    feed-forward layers are options that IsoFormer does not have.
     """
 
     def __init__(self, config: ModelConfig, widths: Mapping[Modality, int]) -> None:
@@ -30,10 +32,11 @@ class CrossAttentionAggregator(nn.Module):
         self.project = nn.ModuleDict()
         if config.width is not None:
             self.project.update({m: nn.Linear(widths[m], config.width) for m in self.modalities})
+        block = partial(CrossAttention, pre_norm=config.pre_norm, feed_forward=config.feed_forward)
         self.rounds = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    f"{centre}_reads_{other}": CrossAttention(used[centre], used[other], config.heads)
+                    f"{centre}_reads_{other}": block(used[centre], used[other], config.heads)
                     for centre in self.centres
                     for other in self.modalities
                     if other != centre
@@ -41,16 +44,19 @@ class CrossAttentionAggregator(nn.Module):
             )
             for _ in range(config.rounds)
         )
-        self.pool = nn.ModuleDict({m: MeanPool(used[m]) for m in self.centres})
-        self.features = sum(used[m] for m in self.centres)
+        pools: dict[Modality, Pool] = {m: build_pool(config, used[m]) for m in self.centres}
+        self.pool = nn.ModuleDict(cast(dict[str, nn.Module], pools))
+        self.features = sum(pool.features for pool in pools.values())
 
     @staticmethod
     def reads(config: ModelConfig) -> str:
-        """A modality alone is only averaged."""
-        return "tokens" if len(config.modalities) > 1 else "means"
+        """A modality alone is only pooled, after a linear map if there is a width."""
+        if len(config.modalities) > 1 or (config.width is not None and config.pooling != "mean"):
+            return "tokens"
+        return summary_of_pool(config)
 
     def forward(self, tokens: Mapping[Modality, Ragged]) -> Tensor:
-        """Tokens (N_m, D_m) to (B, sum of the centres' widths); zeros for a centre that a sample lacks."""
+        """Tokens (N_m, D_m) to (B, features of the centres' pools); zeros for a centre that a sample lacks."""
         now: dict[Modality, Ragged] = {m: tokens[m] for m in self.modalities}
         for m, project in self.project.items():
             modality = cast(Modality, m)

@@ -27,13 +27,14 @@ class Aggregator(Protocol):
     def reads(config: ModelConfig) -> str:
         """What of a sample's tokens is enough: all ``tokens``, or a summary of them.
 
-        ``means``, ``bins-K`` (means of K equal parts) or ``max-means`` (largest values and means side by side).
-        Models that need a summary only never read tokens twice.
+        ``means``, ``bins-K`` (means of K equal parts), ``max-means`` (largest values and means side by side) or
+        ``mean-bins-K`` (mean, and mean of the means of K parts); see ``heads.summaries.summarise``. Models that need
+        a summary only never read tokens twice.
         """
         ...
 
     def __call__(self, tokens: Mapping[Modality, Ragged]) -> Tensor:
-        """Mix tokens, values (N_m, D_m) of each modality, to (B, features)."""
+        """Mix tokens, or their summaries, values (N_m, D_m) of each modality, to (B, features)."""
         ...
 
 
@@ -42,9 +43,17 @@ def build_aggregator(config: ModelConfig, widths: Mapping[Modality, int]) -> Agg
     return cast(Aggregator, _aggregator_class(config)(config, widths))
 
 
-def what_it_reads(config: ModelConfig) -> str:
-    """Whether the aggregator needs all tokens, or which summary of them; see ``Aggregator.reads``."""
-    return cast(type[Aggregator], _aggregator_class(config)).reads(config)
+def what_it_reads(config: ModelConfig, layers: Mapping[Modality, int] | None = None) -> str:
+    """Whether a model needs all tokens, or which summary of them; see ``Aggregator.reads``.
+
+    Args:
+        config: The model.
+        layers: Cached layers of each modality that are mixed; None for one of each.
+    """
+    reads = cast(type[Aggregator], _aggregator_class(config)).reads(config)
+    mixes = any(n > 1 for m, n in (layers or {}).items() if m in config.modalities)
+    # means of mixed layers are mixed means; the largest value of a mix is not a mix of largest values
+    return "tokens" if mixes and reads == "max-means" else reads
 
 
 def _aggregator_class(config: ModelConfig) -> type[nn.Module]:
