@@ -160,10 +160,9 @@ def arms_table(
     if not arms:
         return []
     sums = {metric: _sums(metric, targets, arms, groups) for metric in _METRICS}
-    scored = {}
-    for metric in _METRICS:
-        found = score_resamples(list(sums[metric].values()), resamples=resamples, seed=seed)
-        scored[metric] = dict(zip(arms, found, strict=True))
+    flat = [x for metric in _METRICS for x in sums[metric].values()]
+    found = iter(score_resamples(flat, resamples=resamples, seed=seed))  # both metrics on the same draws
+    scored = {metric: {name: next(found) for name in arms} for metric in _METRICS}
     differences = {} if reference is None else _differences(sums["r2"], scored, reference, seed)
     return [
         _arm(name, (targets, genes), predictions, {m: scored[m][name] for m in _METRICS}, differences.get(name))

@@ -154,8 +154,10 @@ def _counted(measured: Array, genes: Ints, min_tpm: float) -> Bools:
     n_measured = sum_by_gene(is_measured.astype(np.float64), genes, n_genes)
     tissues: Bools = np.logical_and(n_measured == isoforms, isoforms >= 2)
     tissues &= sum_by_gene(tpm, genes, n_genes) >= min_tpm
-    tissues &= tissues.sum(axis=1, keepdims=True) >= 2
-    return np.logical_and(tissues[genes], isoform[:, None])
+    tissues[tissues.sum(axis=1) < 2] = False
+    counted: Bools = tissues[genes]
+    counted[~isoform] = False
+    return counted
 
 
 def _pairwise(u: Array, p: Array, counted: Bools) -> tuple[float, float]:

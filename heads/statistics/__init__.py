@@ -6,7 +6,7 @@ intervals from it), ``crossed`` (genes and trainings drawn together; differences
 """
 
 from heads.statistics.by_gene import difference_by_gene, interval_by_gene
-from heads.statistics.crossed import Comparison, Scored, compare, cross, score_resamples
+from heads.statistics.crossed import Comparison, Scored, compare, compare_metrics, cross, score_resamples
 from heads.statistics.resample import Interval, draw_genes, draw_seeds, interval, two_sided_p
 from heads.statistics.significance import gene_contributions, holm, sign_flip_p
 from heads.statistics.sums import GeneSums, Metric, TargetSums, centred_ranks
@@ -20,6 +20,7 @@ __all__ = [
     "TargetSums",
     "centred_ranks",
     "compare",
+    "compare_metrics",
     "cross",
     "difference_by_gene",
     "draw_genes",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from heads.statistics.resample import Interval, draw_blocks, draw_seeds, interval, mean_over_tissues, two_sided_p
 from heads.statistics.sums import GeneSums, Metric, TargetSums
 
-__all__ = ["Comparison", "Scored", "compare", "cross", "difference_of", "score_resamples"]
+__all__ = ["Comparison", "Scored", "compare", "compare_metrics", "cross", "difference_of", "score_resamples"]
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -133,28 +133,45 @@ def cross(draws: Array, seed: int = 0) -> Array:
 def compare(
     metric: Metric, targets: Array, ours: Array, theirs: Array, groups: Ints, *, resamples: int = 2000, seed: int = 0
 ) -> Comparison:
-    """Metric of our predictions minus metric of theirs, with the interval of the crossed bootstrap.
+    """Metric of our predictions minus metric of theirs; see ``compare_metrics``."""
+    return compare_metrics(targets, ours, theirs, groups, metrics=(metric,), resamples=resamples, seed=seed)[metric]
+
+
+def compare_metrics(
+    targets: Array,
+    ours: Array,
+    theirs: Array,
+    groups: Ints,
+    *,
+    metrics: Sequence[Metric] = ("r2", "spearman"),
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[Metric, Comparison]:
+    """Score of our predictions minus score of theirs, with the intervals of the crossed bootstrap.
 
     Args:
-        metric: ``r2`` or ``spearman``.
         targets: (N, K), NaN where not measured.
         ours: (S, N, K); training s of both is a pair.
         theirs: (S', N, K). With other numbers of trainings, the first so many that both have are compared.
         groups: (N,) numbers 0 .. G - 1 of what is drawn: genes, or groups of genes that resemble each other.
+        metrics: What to compare; all are scored on the same draws.
         resamples: How often genes and trainings are drawn.
         seed: Of the draws.
     """
-    shared = TargetSums.collect(metric, targets, groups)
-    pair = score_resamples([GeneSums.of(shared, p) for p in (ours, theirs)], resamples=resamples, seed=seed)
-    difference = difference_of(*pair)
-    return Comparison(
-        metric=metric,
-        mean=difference.mean(),
-        p=difference.p_value(),
-        by_tissue=difference.by_tissue(),
-        p_by_tissue=difference.p_by_tissue(),
-        n_seeds=len(difference.estimate),
-        n_genes=shared.n_genes,
-        n_transcripts=int((~np.isnan(targets)).any(axis=1).sum()),
-        resamples=resamples,
-    )
+    shared = [TargetSums.collect(metric, targets, groups) for metric in metrics]
+    sums = [GeneSums.of(found, p) for found in shared for p in (ours, theirs)]
+    scored = score_resamples(sums, resamples=resamples, seed=seed)
+    return {
+        metric: Comparison(
+            metric=metric,
+            mean=difference.mean(),
+            p=difference.p_value(),
+            by_tissue=difference.by_tissue(),
+            p_by_tissue=difference.p_by_tissue(),
+            n_seeds=len(difference.estimate),
+            n_genes=difference.n_genes,
+            n_transcripts=int((~np.isnan(targets)).any(axis=1).sum()),
+            resamples=resamples,
+        )
+        for metric, difference in zip(metrics, map(difference_of, scored[::2], scored[1::2]), strict=True)
+    }

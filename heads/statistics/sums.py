@@ -148,22 +148,25 @@ def sum_by_gene(values: Array, genes: Ints, n_genes: int) -> Array:
 def centred_ranks(x: Array) -> Array:
     """Average ranks of each column over its rows that are not NaN, shifted to mean zero; NaN stays NaN. (N, K)."""
     columns = np.ascontiguousarray(x.T)  # sorting is several times as fast along memory
-    rows = columns.shape[1]
+    tissues, rows = columns.shape
     order = columns.argsort(axis=1)  # NaN last
-    ordered = np.take_along_axis(columns, order, axis=1)
+    order += rows * np.arange(tissues)[:, None]  # places in the flat array, which is quick to index
+    ordered = columns.ravel()[order]
     is_first = np.ones(ordered.shape, dtype=bool)
     is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    n = rows - np.isnan(columns).sum(axis=1)
+    unmeasured = np.isnan(columns)
+    n = rows - unmeasured.sum(axis=1)
+    ranks = np.empty(columns.size)
     if is_first.all():
-        np.put_along_axis(ordered, order, np.arange(rows) - (n[:, None] - 1) / 2, axis=1)
+        ranks[order] = np.arange(rows) - (n[:, None] - 1) / 2
     else:
         starts = np.flatnonzero(is_first)  # of runs of equal values, over all columns
         lengths = np.diff(starts, append=is_first.size)
         # equal values from position a to a + m - 1, counted from 0, share the rank a + (m + 1) / 2
         rank = starts % rows + (lengths - n[starts // rows]) / 2
-        np.put_along_axis(ordered, order, np.repeat(rank, lengths).reshape(ordered.shape), axis=1)
-    ordered[np.isnan(columns)] = np.nan
-    return np.asarray(ordered.T)
+        ranks[order.ravel()] = np.repeat(rank, lengths)
+    ranks[unmeasured.ravel()] = np.nan
+    return np.asarray(ranks.reshape(columns.shape).T)
 
 
 def _terms(targets: TargetSums, predictions: Array) -> list[Array]:
