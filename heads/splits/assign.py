@@ -12,9 +12,18 @@ from embedcache.splits import SPLITS, SplitError, SplitName, SplitRule, check_sp
 from heads.split_config import SplitConfig
 from heads.splits.units import split_units, units_word
 
-__all__ = ["SplitError", "check_splits", "cut_into_parts", "fold_of_rows", "rows_by_split", "split_by_gene"]
+__all__ = [
+    "SplitError",
+    "check_splits",
+    "cut_into_parts",
+    "fold_of_rows",
+    "rows_by_split",
+    "split_by_gene",
+    "unit_names",
+]
 
 Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 _GIVEN = SplitConfig()
 
@@ -54,28 +63,15 @@ def rows_by_split(dataset: Dataset, config: SplitConfig = _GIVEN) -> dict[SplitN
     if config.unit == "given":
         return _given(dataset)
     units = split_units(dataset, config)
-    names = _names(dataset, units)
-    sizes = np.bincount(units)
-    what = units_word(config)
-    part = cut_into_parts(names, sizes, config.folds, salt=f"{config.seed}", what=what)
-    is_test, is_rest = part == config.fold, part != config.fold
-    salt = f"{config.seed} {config.fold}"
-    if config.inner_folds:
-        rest = np.flatnonzero(is_rest)
-        inner_names = [names[unit] for unit in rest]
-        cut = cut_into_parts(
-            inner_names, sizes[rest], config.inner_folds, salt=f"{salt} inner", what=f"remaining {what}"
-        )
-        is_test = np.zeros(len(names), dtype=bool)
-        is_test[rest[cut == config.inner_fold]] = True
-        is_rest &= ~is_test
-        salt += f" {config.inner_fold}"
+    names, sizes = unit_names(dataset, units), np.bincount(units)
+    is_test, is_rest = _tested(names, sizes, config)
+    salt = " ".join(map(str, (config.seed, config.fold, *([config.inner_fold] if config.inner_folds else []))))
     is_validation = _draw_validation(names, sizes, np.flatnonzero(is_rest), config.validation_fraction, salt)
     chosen = {"train": is_rest & ~is_validation, "validation": is_validation, "test": is_test}
     for name, found in chosen.items():
         if not found.any():
             raise SplitError(
-                f"{dataset.path}: {len(names)} {what} in {config.folds} folds leave nothing for {name}. "
+                f"{dataset.path}: {len(names)} {units_word(config)} in {config.folds} folds leave nothing for {name}. "
                 "Take fewer folds, or a smaller unit."
             )
     return {name: np.flatnonzero(chosen[name][units]).astype(np.int64) for name in SPLITS}
@@ -86,7 +82,9 @@ def fold_of_rows(dataset: Dataset, config: SplitConfig) -> Rows:
     assert config.unit != "given"
     units = split_units(dataset, config)
     sizes = np.bincount(units)
-    found = cut_into_parts(_names(dataset, units), sizes, config.folds, salt=f"{config.seed}", what=units_word(config))
+    found = cut_into_parts(
+        unit_names(dataset, units), sizes, config.folds, salt=f"{config.seed}", what=units_word(config)
+    )
     of_rows: Rows = found[units]
     return of_rows
 
@@ -127,6 +125,22 @@ def cut_into_parts(names: Sequence[str], sizes: Rows, n_parts: int, *, salt: str
     return found
 
 
+def _tested(names: Sequence[str], sizes: Rows, config: SplitConfig) -> tuple[Mask, Mask]:
+    """Units to test on, and units to train and validate on, both (U,); with inner folds some are neither."""
+    what = units_word(config)
+    part = cut_into_parts(names, sizes, config.folds, salt=f"{config.seed}", what=what)
+    is_rest = part != config.fold
+    if not config.inner_folds:
+        return ~is_rest, is_rest
+    rest = np.flatnonzero(is_rest)
+    salt = f"{config.seed} {config.fold} inner"
+    left = [names[unit] for unit in rest.tolist()]
+    inner = cut_into_parts(left, sizes[rest], config.inner_folds, salt=salt, what=f"remaining {what}")
+    is_test = np.zeros(len(names), dtype=bool)
+    is_test[rest[inner == config.inner_fold]] = True
+    return is_test, is_rest & ~is_test
+
+
 def _given(dataset: Dataset) -> dict[SplitName, Rows]:
     splits = dataset.samples["split"].tolist()
     check_splits(dataset.samples["gene_id"].tolist(), splits)
@@ -134,7 +148,7 @@ def _given(dataset: Dataset) -> dict[SplitName, Rows]:
     return {name: np.flatnonzero(found == name).astype(np.int64) for name in SPLITS}
 
 
-def _names(dataset: Dataset, units: Rows) -> list[str]:
+def unit_names(dataset: Dataset, units: Rows) -> list[str]:
     """The first gene ID of each unit in alphabetical order: a name that does not depend on the order of rows."""
     found = dict[int, str]()
     for unit, gene in zip(units.tolist(), dataset.samples["gene_id"].tolist(), strict=True):
@@ -142,7 +156,7 @@ def _names(dataset: Dataset, units: Rows) -> list[str]:
     return [found[unit] for unit in range(len(found))]
 
 
-def _draw_validation(names: Sequence[str], sizes: Rows, rest: Rows, fraction: float, salt: str) -> NDArray[np.bool_]:
+def _draw_validation(names: Sequence[str], sizes: Rows, rest: Rows, fraction: float, salt: str) -> Mask:
     """Units for validation, (U,): in drawn order whatever still fits into the share, and one at least."""
     order = sorted(rest.tolist(), key=lambda unit: _draw(f"{salt} validation", names[unit]))
     room = fraction * float(sizes[rest].sum())

@@ -15,6 +15,7 @@ from embedcache.sequences import Modality
 __all__ = ["KMER_LENGTH", "Kmers", "count_kmers"]
 
 Hashes = NDArray[np.uint64]
+Ints = NDArray[np.int64]
 Numbers = NDArray[np.int32]
 
 KMER_LENGTH: dict[Modality, int] = {"dna": 16, "rna": 16, "protein": 6}
@@ -34,7 +35,9 @@ class Kmers:
     numbers: dict[bytes, int]
     """Number of each sequence, by its key."""
     matrix: csr_array
-    """(S, C), int32: 1 where a sequence has a k-mer."""
+    """(S, C), int32: 1 where a sequence has a k-mer; k-mers of one sequence only have no column."""
+    alone: Ints
+    """(S,): k-mers of each sequence that no other one has."""
     every: int
     """One k-mer in this many was looked at, the same ones in every sequence."""
 
@@ -62,12 +65,26 @@ def count_kmers(records: Iterable[tuple[bytes, str]], modality: Modality, *, mos
             kept = [_is_kept(part, every) for part in hashes]
             hashes = [part[mask] for part, mask in zip(hashes, kept, strict=True)]
             owners = [part[mask] for part, mask in zip(owners, kept, strict=True)]
-    columns, n_columns = _rank(np.concatenate([np.zeros(0, dtype=np.uint64), *hashes]))
-    rows = np.concatenate([np.zeros(0, dtype=np.int32), *owners])
-    matrix = csr_array((np.ones(len(rows), dtype=np.int32), (rows, columns)), shape=(len(numbers), n_columns))
+    found = np.concatenate([np.zeros(0, dtype=np.uint64), *hashes])
+    matrix, alone = _shared(found, np.concatenate([np.zeros(0, dtype=np.int32), *owners]), len(numbers))
+    return Kmers(modality=modality, numbers=numbers, matrix=matrix, alone=alone, every=every)
+
+
+def _shared(hashes: Hashes, owners: Numbers, n_sequences: int) -> tuple[csr_array, Ints]:
+    """The matrix of k-mers that several sequences have, and how many others each sequence has."""
+    # Most k-mers are in one sequence. Counting their first bits finds most of these without a sort.
+    bits = np.uint64(64 - min(len(hashes).bit_length() + 1, 24))
+    first_bits = (hashes >> bits).astype(np.int64)
+    is_alone = np.bincount(first_bits)[first_bits] == 1
+    alone = np.bincount(owners[is_alone], minlength=n_sequences)
+    hashes, owners = hashes[~is_alone], owners[~is_alone]
+    columns, n_columns = _rank(hashes)
+    matrix = csr_array((np.ones(len(owners), dtype=np.int32), (owners, columns)), shape=(n_sequences, n_columns))
     matrix.sum_duplicates()
     matrix.data[:] = 1
-    return Kmers(modality=modality, numbers=numbers, matrix=matrix, every=every)
+    users = np.bincount(matrix.indices, minlength=n_columns)
+    shared = matrix[:, np.flatnonzero(users > 1)]
+    return shared, alone + np.diff(matrix.indptr) - np.diff(shared.indptr)
 
 
 def _blocks(records: Iterable[tuple[bytes, str]]) -> Iterable[list[tuple[bytes, str]]]:

@@ -4,7 +4,7 @@ Shapes: N rows of a dataset, G distinct genes in alphabetical order, U uses of a
 """
 
 from collections.abc import Mapping
-from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,15 @@ from embedcache.errors import InvalidInputError
 from embedcache.sequences import Modality
 from heads.split_config import SplitConfig
 from heads.splits.kmers import KMER_LENGTH, Kmers, count_kmers
-from heads.splits.shared import genes_by_kmers, similar_pairs
+from heads.splits.shared import gene_profiles, sequence_profiles, similar_pairs
 from heads.splits.tools import cluster_by_tool
 from heads.splits.units import genes_of, join
 
-__all__ = ["COMPARED", "dataset_kmers", "homology_groups", "least_similarity", "uses_of"]
+__all__ = ["COMPARED", "compared", "dataset_kmers", "homology_groups", "least_similarity", "uses_of"]
 
 Ints = NDArray[np.int64]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 COMPARED: tuple[Modality, ...] = ("rna", "protein")
 """What is compared. DNA windows of neighbouring genes overlap: a split by chromosome is the answer to that."""
@@ -29,6 +31,7 @@ _LEAST_RNA = 0.8
 """Unrelated RNAs have half of their letters in common when aligned; what is alike in RNA alone begins well above."""
 _KEPT = 4
 _groups: dict[tuple[str, float, str], Ints] = {}
+_kmers: dict[tuple[str, Modality], Kmers] = {}
 
 
 def homology_groups(dataset: Dataset, config: SplitConfig) -> Ints:
@@ -55,9 +58,7 @@ def homology_groups(dataset: Dataset, config: SplitConfig) -> Ints:
         right.append(sequence + n_nodes)  # a node for each sequence, which joins its genes
         n_nodes += n_sequences
     groups = join(len(genes), np.concatenate(left), np.concatenate(right))
-    for old in list(islice(_groups, max(len(_groups) - _KEPT + 1, 0))):
-        del _groups[old]
-    _groups[wanted] = groups
+    _keep(_groups, wanted, groups, most=_KEPT)
     return groups
 
 
@@ -72,8 +73,11 @@ def least_similarity(modality: Modality, similarity: float) -> float:
 
 
 def dataset_kmers(dataset: Dataset, modality: Modality) -> Kmers:
-    """K-mers of the distinct sequences of a modality."""
-    return count_kmers(dataset.sequences(modality), modality)
+    """K-mers of the distinct sequences of a modality; kept for the next call in this process."""
+    wanted = dataset.digest, modality
+    if wanted not in _kmers:
+        _keep(_kmers, wanted, count_kmers(dataset.sequences(modality), modality), most=len(COMPARED))
+    return _kmers[wanted]
 
 
 def uses_of(dataset: Dataset, modality: Modality, numbers: Mapping[bytes, int]) -> tuple[Ints, Ints]:
@@ -96,8 +100,16 @@ def _edges(
     kmers = dataset_kmers(dataset, modality)
     rows, sequence = uses_of(dataset, modality, kmers.numbers)
     gene = gene_of_row[rows]
-    by_gene = genes_by_kmers(kmers, gene, sequence, n_genes)
-    pairs = list(similar_pairs(kmers.matrix, by_gene, KMER_LENGTH[modality], least))
+    by_gene = gene_profiles(kmers, gene, sequence, n_genes)
+    by_sequence = sequence_profiles(kmers, np.arange(len(kmers.numbers)))
+    pairs = list(similar_pairs(by_sequence, by_gene, KMER_LENGTH[modality], least))
     genes = np.concatenate([gene, *(pair.gene for pair in pairs)])
     sequences = np.concatenate([sequence, *(pair.sequence for pair in pairs)])
     return genes, sequences, len(kmers.numbers)
+
+
+def _keep(memory: dict[Key, Value], key: Key, value: Value, *, most: int) -> None:
+    """Remember a value, and forget the oldest ones."""
+    memory[key] = value
+    for old in list(memory)[:-most]:
+        del memory[old]
