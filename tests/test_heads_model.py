@@ -13,7 +13,7 @@ from embedcache.ragged import Ragged
 from embedcache.sequences import MODALITIES, Modality
 from heads.aggregators import what_it_reads
 from heads.config import ModelConfig, TrainConfig
-from heads.model import ExpressionModel
+from heads.model import ExpressionModel, count_parameters
 from heads.pooling import MeanPool, fitting, mean_tokens
 
 WIDTHS: dict[Modality, int] = {"dna": 8, "rna": 16, "protein": 12}
@@ -185,3 +185,41 @@ def test_the_model_is_the_equation_written_out(n_protein: int) -> None:
     expected = linear("head", np.concatenate(pooled)[None])
     found = model({m: Ragged(ragged.values.double(), ragged.offsets) for m, ragged in tokens.items()})
     np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-6)  # means are taken in float32
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "low-rank"])
+def test_heads_give_every_tissue_and_start_near_its_mean(head: str) -> None:
+    model, tokens = model_of(head=head, aggregator="concat"), batch({m: [4, 0, 5] for m in MODALITIES})
+    found = model(tokens)
+    assert found.shape == (3, 3)
+    assert found.abs().max().item() < 1
+    found.sum().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_a_low_rank_head_has_its_rank() -> None:
+    model = ExpressionModel(ModelConfig(aggregator="concat", hidden=16, head="low-rank", rank=2), WIDTHS, 30)
+    features = torch.randn(50, 16)
+    with torch.no_grad():
+        assert int(torch.linalg.matrix_rank(model.head(features) - model.head(torch.zeros(1, 16)))) == 2
+
+
+def test_parameters_are_counted() -> None:
+    model = model_of(modalities=("rna",))
+    assert count_parameters(model) == 16 * 3 + 3
+    model.head.requires_grad_(False)
+    assert count_parameters(model) == 0
+
+
+def test_old_runs_can_be_loaded() -> None:
+    """Names of the weights of released versions."""
+    blocks = [f"{a}_reads_{b}" for a in ("dna", "rna") for b in ("dna", "rna") if a != b]
+    parts = [f"{layer}.{kind}" for layer in ("query", "key", "value", "out") for kind in ("weight", "bias")]
+    expected = {f"aggregator.rounds.0.{block}.{part}" for block in blocks for part in parts}
+    expected |= {f"aggregator.pool.{m}.{name}" for m in ("dna", "rna") for name in ("mean", "scale")}
+    expected |= {"head.weight", "head.bias"}
+    assert set(model_of(modalities=("dna", "rna")).state_dict()) == expected
+    assert set(model_of(modalities=("rna",), aggregator="concat").state_dict()) == {
+        "aggregator.pool.rna.mean", "aggregator.pool.rna.scale", "aggregator.project.rna.weight",
+        "aggregator.project.rna.bias", "aggregator.mix.2.weight", "aggregator.mix.2.bias", "head.weight", "head.bias",
+    }  # fmt: skip
