@@ -22,7 +22,8 @@ from embedcache.errors import InvalidSettingError
 from embedcache.modality import choose_encoder, dataset_records, resolve_device
 from embedcache.place import Place, parse_place
 from embedcache.sequences import Modality
-from embedcache.store.find import store_path
+from embedcache.store.files import open_files
+from embedcache.store.find import list_stores, store_path
 
 if TYPE_CHECKING:
     from embedcache.build import BuildReport
@@ -58,6 +59,22 @@ class BuildJob:
     """Of the encoder, so that workers elsewhere know one that was registered here."""
     loader: Loader | None = None
     """As it was registered with the card, if it was."""
+
+    def perform(self) -> "BuildReport":
+        """What a worker does; see ``run_job``."""
+        return run_job(self)
+
+    def again(self) -> "BuildJob":
+        """The job of a further worker: one lets sequences be tried again, and only once."""
+        return replace(self, retry=False)
+
+    def progress(self) -> dict[Place, int]:
+        """Commits and verdicts in the stores of the modality."""
+        counts = {}
+        for place in list_stores(self.cache, self.modality):
+            files = open_files(place)
+            counts[place] = len(files.statuses("commits")) + len(files.statuses("claims/quarantine"))
+        return counts
 
 
 def run_job(job: BuildJob) -> "BuildReport":

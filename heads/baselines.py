@@ -45,7 +45,7 @@ def mean_features(study: Study) -> Array:
     """
     blocks = []
     for source in study.sources.values():
-        blocks.append(source.means().numpy().astype(np.float64))
+        blocks.append(source.summaries("means")[:, 0].numpy().astype(np.float64))
         lacks = source.lengths == 0
         if lacks.any():
             blocks.append(lacks[:, None].astype(np.float64))

@@ -16,12 +16,13 @@ from typing import Any
 
 from embedcache.store.files import create_file, replace_file
 from heads.checkpoint import CheckpointError, writing
+from heads.config import ModelConfig, SplitConfig, TrainConfig
 
 __all__ = ["CONFIG_VERSION", "RunDirectory"]
 
 CONFIG_VERSION = 1
 
-_SETTINGS = ("model", "training", "encoders", "tissues", "scaler", "labels")
+_SETTINGS = ("model", "training", "split", "encoders", "tissues", "scaler", "labels")
 _ENTRIES = dict.fromkeys(("model", "training", "encoders", "scaler", "dataset"), dict) | {
     "tissues": list,
     "labels": list,
@@ -132,7 +133,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
     if found["dataset"].get("digest") != wanted["dataset"]["digest"]:
         yield f"dataset: {found['dataset'].get('path')}, now {wanted['dataset']['path']} or changed in place"
     for name in _SETTINGS:
-        before, now = found[name], wanted[name]
+        before, now = _as_written_now(name, found.get(name, {})), wanted[name]
         if before == now:
             continue
         if name in ("tissues", "scaler", "labels"):
@@ -141,6 +142,16 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):
                 yield f"{key}: {_short(before.get(key))}, now {_short(now.get(key))}"
+
+
+def _as_written_now(name: str, settings: Any) -> Any:
+    """Settings of a run of an older version, with those it did not have at what it did."""
+    kinds: dict[str, type[ModelConfig | TrainConfig | SplitConfig]] = {
+        "model": ModelConfig,
+        "training": TrainConfig,
+        "split": SplitConfig,
+    }
+    return kinds[name].from_json(settings).to_json() if name in kinds else settings
 
 
 def _short(value: Any) -> str:

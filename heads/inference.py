@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 from embedcache.errors import InvalidInputError, InvalidSettingError
-from heads.aggregators import what_it_reads
 from heads.config import TrainConfig
 from heads.data import CachedDataset, Rows, cut
 from heads.model import ExpressionModel
@@ -51,9 +50,12 @@ def predict_finite(model: ExpressionModel, data: CachedDataset, rows: Rows, conf
 @torch.no_grad()
 def predict_rows(model: ExpressionModel, data: CachedDataset, rows: Rows, config: TrainConfig) -> NDArray[np.float64]:
     """Predictions on the z-scale for some rows, (N, K), in their order. Draws no random numbers."""
-    device = next(model.parameters()).device
-    parts = cut(rows, data.lengths, config.batch_size, config.max_tokens_per_batch)
+    device, reads = next(model.parameters()).device, model.reads
+    limit = config.max_tokens_per_batch if reads == "tokens" else None
+    parts = cut(rows, data.lengths, config.batch_size, limit)
     model.eval()
-    batches = data.batches(parts, reads=what_it_reads(model.config), device=device)
-    found = [model(batch.tokens).cpu().double().numpy() for batch in batches]
-    return np.concatenate(found) if found else np.zeros((0, model.head.out_features))
+    found = []
+    for batch in data.batches(parts, reads=reads, device=device):
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            found.append(model(batch.tokens, batch.lengths).cpu().double().numpy())
+    return np.concatenate(found) if found else np.zeros((0, model.n_tissues))

@@ -4,20 +4,24 @@ Shapes: N rows, K tissues.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from embedcache.sequences import Modality
+from heads.aggregators import what_it_reads
 from heads.checkpoint import nested
 from heads.config import ModelConfig, TrainConfig
-from heads.data import Batch
+from heads.data import Batch, cut
+from heads.losses import Criterion
 from heads.metrics import Array, score
 from heads.model import ExpressionModel
-from heads.pooling import fitting
 from heads.rng import PrivateRng
+from heads.schedule import rate_factor
+from heads.setup import Study
 
 __all__ = ["Run"]
 
@@ -28,9 +32,10 @@ class Run:
     Args:
         model: What to train.
         config: How.
-        widths: Width of the token embeddings of each modality.
-        n_tissues: Outputs.
+        study: What it reads, its scaler and its training rows.
         device: Where it trains.
+        inputs: Name of the source in a batch that each modality is read from; None where it is the modality's name.
+        name: Stands in lines about it; empty for a run alone.
     """
 
     def __init__(
@@ -38,17 +43,23 @@ class Run:
         model: ModelConfig,
         config: TrainConfig,
         *,
-        widths: Mapping[Modality, int],
-        n_tissues: int,
+        study: Study,
         device: torch.device,
+        inputs: Mapping[Modality, str] | None = None,
+        name: str = "",
     ) -> None:
-        self.config, self.device = config, device
+        self.config, self.device, self.name = config, device, name
+        self.inputs = dict(inputs or {m: m for m in model.modalities})
+        self.reads = what_it_reads(model, study.layers)
         self.rng = PrivateRng(config.seed, device)
         with self.rng.active():  # made on the CPU: the same initial weights on every device
-            self.model = ExpressionModel(model, widths, n_tissues).to(device)
+            made = ExpressionModel(model, study.widths, len(study.dataset.tissues), study.layers)
+        self.model = made.to(device)
+        self.criterion = Criterion(config, study.scaler, study.data.targets[study.rows["train"]]).to(device)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
+        self.steps_per_epoch = math.ceil(len(study.rows["train"]) / config.batch_size)
         self.epoch, self.step = 0, 0
         """Epochs finished, and batches of the next one."""
         self.history: list[dict[str, Any]] = []
@@ -57,18 +68,35 @@ class Run:
         self.best: dict[str, Tensor] = {}
         self.stopped = ""
         """Why training ended; empty while it goes on."""
-        self._loss = torch.zeros(2, dtype=torch.float64, device=device)  # squared errors of this epoch, and cells
+        self._loss = torch.zeros(2, dtype=torch.float64, device=device)  # losses of this epoch, and cells
+
+    def parts(self, batch: Batch) -> Iterator[Batch]:
+        """A batch in parts of as many tokens as may be computed on at a time, counting those that this run reads."""
+        if self.reads != "tokens":
+            yield batch
+            return
+        lengths = sum(batch.lengths[name] for name in self.inputs.values())
+        assert isinstance(lengths, Tensor)
+        rows = np.arange(len(lengths), dtype=np.int64)
+        for part in cut(rows, lengths.numpy(), len(rows), self.config.max_tokens_per_batch):
+            yield batch.part(int(part[0]), int(part[-1]) + 1)
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Predictions for a batch, (B, K), float32."""
+        tokens = {m: batch.tokens[name] for m, name in self.inputs.items()}
+        lengths = {m: batch.lengths[name] for m, name in self.inputs.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            predicted: Tensor = self.model(tokens, lengths)
+        return predicted.float()
 
     @torch.no_grad()
-    def measure_scales(self, batches: Iterable[Batch]) -> None:
-        """Fix shift and scale of pooled vectors on training batches; once, before the first step."""
-        self.model.eval()
-        with fitting(self.model):
-            for batch in batches:
-                self.model(batch.tokens)
+    def measure(self, batch: Batch) -> None:
+        """Let the model see training rows within ``fitting``, before the first step."""
+        for part in self.parts(batch):
+            self.predict(part)
 
     def accumulate(self, batch: Batch, n_cells: int) -> None:
-        """Add the gradients of a batch, or of a part of one.
+        """Add the gradients of a batch, or of some rows of one.
 
         Args:
             batch: Not written to.
@@ -76,13 +104,19 @@ class Run:
         """
         self.model.train()
         with self.rng.active():
-            errors = (self.model(batch.tokens) - batch.targets) * batch.measured  # (B, K)
-            loss = errors.square().sum() / n_cells
-            loss.backward()
-        self._loss += torch.stack([loss.detach().double() * n_cells, batch.measured.sum().double()])
+            for part in self.parts(batch):
+                loss = self.criterion(self.predict(part), part.targets, part.measured)
+                (loss / n_cells).backward()
+                self._loss[0] += loss.detach()
+                self._loss[1] += part.measured.sum()
 
     def update(self) -> None:
         """Take a step along the gradients that were added up."""
+        done = self.epoch * self.steps_per_epoch + self.step
+        factor = rate_factor(self.config, done, self.config.epochs * self.steps_per_epoch)
+        self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * factor
+        if self.config.clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -119,8 +153,8 @@ class Run:
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"rng.{name}": tensor for name, tensor in self.rng.state().items()}
         for name, parameter in self.model.named_parameters():
-            for field, value in self.optimizer.state[parameter].items() if parameter in self.optimizer.state else ():
-                tensors[f"adam.{field}.{name}"] = value
+            if parameter in self.optimizer.state and not self.stopped:
+                tensors |= {f"adam.{field}.{name}": value for field, value in self.optimizer.state[parameter].items()}
         tensors["loss"] = self._loss
         names = ("epoch", "step", "history", "best_epoch", "stopped")
         return tensors, {name: getattr(self, name) for name in names}
@@ -134,10 +168,8 @@ class Run:
         for name, parameter in self.model.named_parameters():
             found = {field: state[f"{field}.{name}"] for field in ("step", "exp_avg", "exp_avg_sq")
                      if f"{field}.{name}" in state}  # fmt: skip
-            if found:  # the count of steps stays on the CPU, as AdamW keeps it
-                self.optimizer.state[parameter] = {
-                    field: value if field == "step" else value.to(self.device) for field, value in found.items()
-                }
+            if found:
+                self.optimizer.state[parameter] = {field: value.to(self.device) for field, value in found.items()}
         self._loss = tensors["loss"].to(self.device)
         self.epoch, self.step, self.best_epoch = values["epoch"], values["step"], values["best_epoch"]
         self.history, self.stopped = list(values["history"]), values["stopped"]

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ from embedcache.errors import InvalidInputError
 from embedcache.place import Place
 from embedcache.sequences import Modality
 from embedcache.splits import SplitName
-from heads.config import ModelConfig, TrainConfig
+from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.data import CachedDataset, Rows
 from heads.directory import CONFIG_VERSION
+from heads.open_sources import StoredSource, layers_of, open_sources
 from heads.scaling import TissueScaler
-from heads.sources import CachedSource, open_sources
+from heads.sources import CachedSource
 from heads.splits import rows_by_split
 
-__all__ = ["Study", "describe", "open_study", "provenance"]
+__all__ = ["Study", "describe", "divide", "open_study", "provenance"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,21 +32,39 @@ class Study:
 
     dataset: Dataset
     data: CachedDataset
-    sources: Mapping[Modality, CachedSource]
+    sources: Mapping[Modality, StoredSource]
     scaler: TissueScaler
     rows: Mapping[SplitName, Rows]
     """Rows of each split that have at least one measured target."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+    """How the rows were divided."""
 
     @property
     def widths(self) -> dict[Modality, int]:
         """Width of the token embeddings of each modality."""
         return {modality: source.width for modality, source in self.sources.items()}
 
+    @property
+    def layers(self) -> dict[Modality, int]:
+        """Layers of each modality that lie side by side."""
+        return {modality: len(layers_of(source)) for modality, source in self.sources.items()}
+
 
 def open_study(
-    dataset: Path, cache: str | Place, model: ModelConfig, encoders: Mapping[Modality, str] | None = None
+    dataset: Path,
+    cache: str | Place,
+    model: ModelConfig,
+    encoders: Mapping[Modality, str] | None = None,
+    split: SplitConfig | None = None,
 ) -> Study:
-    """Open dataset and stores, fit the scaler on training rows.
+    """Open dataset and stores, divide the rows, fit the scaler on training rows.
+
+    Args:
+        dataset: Directory that ``embedcache prepare`` wrote.
+        cache: Root of the cache.
+        model: Its modalities are opened.
+        encoders: Encoder of a modality, see ``open_sources``.
+        split: How rows are divided; None as the dataset says.
 
     Raises:
         InvalidInputError: No targets, no sequences of a modality, or no measured row to train or validate on.
@@ -54,24 +73,7 @@ def open_study(
     """
     opened = read_dataset(dataset)
     opened.verify()
-    if opened.targets is None:
-        raise InvalidInputError(f"{dataset} has no targets. Prepare it with expression, or use `heads predict`.")
-    targets = opened.targets.to_numpy(dtype=np.float64)
-    if np.isinf(targets).any():
-        row, column = np.argwhere(np.isinf(targets))[0]
-        raise InvalidInputError(
-            f"{dataset}: the target of {opened.samples['transcript_id'].iloc[row]} in {opened.tissues[column]!r} is "
-            "infinite. Mend the table of targets, or leave the cell empty, and prepare the dataset again."
-        )
-    measured = ~np.isnan(targets).all(axis=1)
-    rows = {name: found[measured[found]] for name, found in rows_by_split(opened).items()}
-    for name in ("train", "validation"):
-        n_rows = len(rows[name])
-        if n_rows < 2:
-            raise InvalidInputError(
-                f"{dataset} has {n_rows} measured {name} rows, expected at least 2. Prepare it with another split."
-            )
-    scaler = TissueScaler.fit(targets[rows["train"]], opened.tissues)
+    rows, scaler = divide(opened, split or SplitConfig())
     sources = open_sources(opened, cache, model.modalities, encoders)
     return Study(
         dataset=opened,
@@ -79,34 +81,55 @@ def open_study(
         sources=sources,
         scaler=scaler,
         rows=rows,
+        split=split or SplitConfig(),
     )
+
+
+def divide(opened: Dataset, split: SplitConfig) -> tuple[dict[SplitName, Rows], TissueScaler]:
+    """Rows of each split that have a measured target, and the scaler of the training rows.
+
+    Raises:
+        InvalidInputError: No targets, targets that are no numbers, or no measured row to train or validate on.
+        SplitError: A gene is in two splits.
+    """
+    if opened.targets is None:
+        raise InvalidInputError(f"{opened.path} has no targets. Prepare it with expression, or use `heads predict`.")
+    targets = opened.targets.to_numpy(dtype=np.float64)
+    if np.isinf(targets).any():
+        row, column = np.argwhere(np.isinf(targets))[0]
+        raise InvalidInputError(
+            f"{opened.path}: the target of {opened.samples['transcript_id'].iloc[row]} in {opened.tissues[column]!r} "
+            "is infinite. Mend the table of targets, or leave the cell empty, and prepare the dataset again."
+        )
+    measured = ~np.isnan(targets).all(axis=1)
+    rows = {name: found[measured[found]] for name, found in rows_by_split(opened, split).items()}
+    for name in ("train", "validation"):
+        n_rows = len(rows[name])
+        if n_rows < 2:
+            raise InvalidInputError(
+                f"{opened.path} has {n_rows} measured {name} rows, expected at least 2. Prepare it with another split."
+            )
+    return rows, TissueScaler.fit(targets[rows["train"]], opened.tissues)
 
 
 def describe(study: Study, cache: Place, model: ModelConfig, config: TrainConfig) -> dict[str, Any]:
     """What goes into ``config.json``: everything needed to make the run again."""
-    encoders = {}
-    labels = list(study.dataset.labels)
+    encoders, labels = {}, list(study.dataset.labels)
     for modality, source in study.sources.items():
-        spec = source.store.spec
-        encoders[modality] = {
-            "name": spec.name,
-            "digest": spec.digest,
-            "directory": spec.directory,
-            "width": source.width,
-            "random": spec.is_random,
-        }
-        if spec.is_random:
-            labels.append(f"random encoder: {modality} {spec.name}")
-        elif spec.is_small:
-            labels.append(f"small encoder: {modality} {spec.name}")
+        layers = [_encoder(layer) for layer in layers_of(source)]
+        encoders[modality] = layers[0] if len(layers) == 1 else {**layers[0], "layers": layers}
+        for layer in layers_of(source):
+            labels += [label for label in _labels(layer) if label not in labels]
+    specs = {m: [layer.store.spec.to_json() for layer in layers_of(source)] for m, source in study.sources.items()}
     return {
         "format": "isoheads-run",
         "version": CONFIG_VERSION,
         "labels": labels,
         "model": model.to_json(),
         "training": config.to_json(),
+        "split": study.split.to_json(),
         "encoders": encoders,
-        "specs": {modality: source.store.spec.to_json() for modality, source in study.sources.items()},
+        "specs": {m: layers[0] if len(layers) == 1 else layers for m, layers in specs.items()},
         "dataset": {
             "path": str(study.dataset.path.absolute()),
             "digest": study.dataset.digest,
@@ -118,6 +141,19 @@ def describe(study: Study, cache: Place, model: ModelConfig, config: TrainConfig
         "scaler": study.scaler.to_json(),
         "software": {**provenance(), "threads": torch.get_num_threads()},
     }
+
+
+def _encoder(source: CachedSource) -> dict[str, Any]:
+    spec = source.store.spec
+    names = {"name": spec.name, "digest": spec.digest, "directory": spec.directory}
+    return {**names, "width": source.width, "random": spec.is_random}
+
+
+def _labels(source: CachedSource) -> list[str]:
+    spec = source.store.spec
+    if spec.is_random:
+        return [f"random encoder: {spec.modality} {spec.name}"]
+    return [f"small encoder: {spec.modality} {spec.name}"] if spec.is_small else []
 
 
 def provenance() -> dict[str, str]:

@@ -3,7 +3,7 @@
 A source knows the rows of one dataset. Shapes: N packed tokens, D width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,16 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedcache.dataset import Dataset
-from embedcache.errors import CacheIncompleteError, InvalidInputError, InvalidSettingError, UnknownNameError
-from embedcache.place import Place
+from embedcache.errors import CacheIncompleteError
 from embedcache.ragged import Ragged
-from embedcache.sequences import MODALITIES, Modality
-from embedcache.store import EmbeddingStore, find_store
-from heads.mending import how_to_fill
-from heads.pooling import mean_tokens
+from embedcache.store import EmbeddingStore
+from heads.pooling import summarise
 
-__all__ = ["AbsentSource", "CachedSource", "TokenSource", "open_sources"]
+__all__ = ["AbsentSource", "CachedSource", "TokenSource"]
 
 Rows = NDArray[np.int64]
 
@@ -47,8 +43,11 @@ class TokenSource(Protocol):
         """Numbers (N, D) of what ``packed`` and ``stream`` give, on the device where they are."""
         ...
 
-    def means(self) -> Tensor:
-        """Mean over tokens of every row of the dataset, float32 (rows, D); zeros where it lacks the modality."""
+    def summaries(self, reads: str) -> Tensor:
+        """A summary of the tokens of every row of the dataset, float32 (rows, R, C); see ``heads.pooling.summarise``.
+
+        Zeros where it lacks the modality. Each sequence is read once; then summaries stay in memory.
+        """
         ...
 
 
@@ -79,7 +78,7 @@ class CachedSource:
             )
         self.lengths: Rows = np.zeros(len(keys), dtype=np.int64)
         self.lengths[present] = store.lengths[self.positions[present]]
-        self._means: Tensor | None = None
+        self._summaries: dict[str, Tensor] = {}
 
     def __reduce__(self) -> tuple[type["CachedSource"], tuple[EmbeddingStore, Sequence[bytes | None], str]]:
         return CachedSource, self._settings  # not positions: where it is opened again, the store may have grown
@@ -97,16 +96,20 @@ class CachedSource:
         return self.store.decode(values)
 
     def means(self) -> Tensor:
-        """Mean over tokens of every row, (rows, D). Each sequence is read once, then means stay in memory."""
-        if self._means is None:
+        """Mean over tokens of every row, (rows, D)."""
+        return self.summaries("means")[:, 0]
+
+    def summaries(self, reads: str) -> Tensor:
+        """A summary of every row, (rows, R, C). Each sequence is read once, then summaries stay in memory."""
+        if reads not in self._summaries:
             distinct, where = np.unique(self.positions, return_inverse=True)  # -1, a missing one, comes first
             ends = np.cumsum(np.where(distinct >= 0, self.store.lengths[distinct], 0)) // _POOL_TOKENS
             parts = np.split(distinct, np.flatnonzero(np.diff(ends)) + 1)
             read = (tokens._replace(values=self.decode(tokens.values)) for tokens in self.store.prefetch(parts))
             # copied: one-token sequences come back as they lie in the reused memory
-            pooled = torch.cat([mean_tokens(tokens).clone() for tokens in read])
-            self._means = pooled[torch.from_numpy(where)]
-        return self._means
+            pooled = torch.cat([summarise(tokens, reads).clone() for tokens in read])
+            self._summaries[reads] = pooled[torch.from_numpy(where)]
+        return self._summaries[reads]
 
 
 class AbsentSource:
@@ -128,45 +131,6 @@ class AbsentSource:
         """The values."""
         return values
 
-    def means(self) -> Tensor:
-        """Zeros, (rows, D)."""
-        return torch.zeros(len(self.lengths), self.width)
-
-
-def open_sources(
-    dataset: Dataset, cache: str | Place, modalities: Sequence[Modality], encoders: Mapping[Modality, str] | None = None
-) -> dict[Modality, CachedSource]:
-    """Open the store of each modality.
-
-    Args:
-        dataset: Whose rows will be read.
-        cache: Root of the cache.
-        modalities: What a model reads; the dataset must have them.
-        encoders: Encoder of a modality by name, or by name and digest; else the dataset's default, else the only
-            one that was built.
-
-    Raises:
-        InvalidInputError: The dataset has no sequence of a modality.
-        InvalidSettingError: ``encoders`` names one for a modality that is not read.
-        UnknownNameError: ``encoders`` names something that is no modality, or an encoder that was not built.
-        CacheError: No store, several that fit, or one that lacks sequences.
-    """
-    encoders = encoders or {}
-    for name in encoders:
-        if name not in MODALITIES:
-            raise UnknownNameError("modality", name, MODALITIES)
-        if name not in modalities:
-            raise InvalidSettingError(
-                f"An encoder is named for {name}, which is not read. Add it to --modalities, or leave it out."
-            )
-    sources: dict[Modality, CachedSource] = {}
-    for modality in modalities:
-        if modality not in dataset.modalities:
-            raise InvalidInputError(
-                f"{dataset.path} has no {modality} sequences, only {', '.join(dataset.modalities)}. "
-                f"Use --modalities {','.join(m for m in modalities if m in dataset.modalities) or 'with one of them'}."
-            )
-        chosen = encoders.get(modality) or dataset.encoder(modality)
-        store = EmbeddingStore.open(find_store(cache, modality, chosen))
-        sources[modality] = CachedSource(store, dataset.keys(modality), how_to_fill(store.spec, dataset.path, cache))
-    return sources
+    def summaries(self, reads: str) -> Tensor:
+        """Zeros, (rows, R, C)."""
+        return torch.zeros(len(self.lengths), *summarise(self.packed(np.zeros(1, np.int64)), reads).shape[1:])

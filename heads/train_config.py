@@ -72,9 +72,9 @@ class TrainConfig:
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise InvalidSettingError(f"clip is {self.clip}. Give a number above 0, or leave it out.")
         choices = (("schedule", Schedule), ("loss", LossName), ("precision", Precision), ("resident", Resident))
-        for name, kind in choices:
-            if getattr(self, name) not in get_args(kind):
-                raise UnknownNameError(name, str(getattr(self, name)), get_args(kind))
+        for name, choice in choices:
+            if getattr(self, name) not in get_args(choice):
+                raise UnknownNameError(name, str(getattr(self, name)), get_args(choice))
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "cuda") or (number and not number.isdigit()):
             raise InvalidSettingError(f"device is {self.device!r}. Give auto, cpu, cuda or cuda:NUMBER.")

@@ -14,15 +14,16 @@ from embedcache.place import Place
 from embedcache.sequences import Modality
 from embedcache.store import EmbeddingStore, list_stores
 from heads.checkpoint import CheckpointError, read_tensors
-from heads.config import ModelConfig, TrainConfig
+from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.directory import RunDirectory
 from heads.inference import choose_device
 from heads.mending import how_to_fill
 from heads.model import ExpressionModel
+from heads.open_sources import open_source
 from heads.rng import PrivateRng
 from heads.scaling import TissueScaler
 from heads.setup import Study, open_study
-from heads.sources import AbsentSource, CachedSource, TokenSource
+from heads.sources import AbsentSource, TokenSource
 
 __all__ = ["TrainedRun", "load_trained"]
 
@@ -36,6 +37,7 @@ class TrainedRun:
     """``config.json``."""
     model: ExpressionModel
     config: TrainConfig
+    split: SplitConfig
     scaler: TissueScaler
     best_epoch: int
 
@@ -59,8 +61,10 @@ class TrainedRun:
                 f"{wanted[:12]}. Give the dataset that the run was trained on, or train a run on this one."
             )
         cache = cache or str(self.description["cache"])
-        encoders = {m: self.find_store(path, cache, m).name for m in self.model.config.modalities}
-        study = open_study(path, cache, self.model.config, encoders)
+        encoders = {
+            m: "+".join(place.name for place in self.find_stores(path, cache, m)) for m in self.model.config.modalities
+        }
+        study = open_study(path, cache, self.model.config, encoders, self.split)
         assert study.scaler == self.scaler, "the same training rows give the same scaler"
         return study
 
@@ -75,28 +79,37 @@ class TrainedRun:
         for modality in self.model.config.modalities:
             encoder = self.description["encoders"][modality]
             if modality in dataset.modalities:
-                store = EmbeddingStore.open(self.find_store(dataset.path, cache, modality))
-                mend = how_to_fill(store.spec, dataset.path, cache)
-                sources[modality] = CachedSource(store, dataset.keys(modality), mend)
+                found = self.find_stores(dataset.path, cache, modality)
+                sources[modality] = open_source(dataset, cache, modality, "+".join(place.name for place in found))
             else:
-                sources[modality] = AbsentSource(encoder["width"], len(dataset.samples))
+                n_layers = len(encoder.get("layers", [encoder]))
+                sources[modality] = AbsentSource(encoder["width"] * n_layers, len(dataset.samples))
         return sources
 
-    def find_store(self, dataset: Path, cache: str | Place, modality: Modality) -> Place:
-        """The very store of the run in a cache, or in another cache the one of the same spec.
+    def find_stores(self, dataset: Path, cache: str | Place, modality: Modality) -> list[Place]:
+        """The very stores of the run in a cache, a layer each, or in another cache those of the same spec.
 
         Raises:
             CacheError: The cache has no store of this modality.
             CacheMismatchError: It has others only.
         """
         encoder = self.description["encoders"][modality]
+        specs = self.description.get("specs", {}).get(modality)  # the first runs did not keep it
+        return [
+            self._find_store(dataset, cache, modality, layer, specs[i] if isinstance(specs, list) else specs)
+            for i, layer in enumerate(encoder.get("layers", [encoder]))
+        ]
+
+    def _find_store(
+        self, dataset: Path, cache: str | Place, modality: Modality, encoder: Mapping[str, Any], spec: Any
+    ) -> Place:
         others = list(list_stores(cache, modality))
         for path in others:
             if path.name.endswith(encoder["digest"]) and EmbeddingStore.open(path).spec.digest == encoder["digest"]:
                 return path
         mend = "Build that store there."
-        if found := self.description.get("specs", {}).get(modality):  # the first runs did not keep it
-            mend = how_to_fill(EncoderSpec.from_json(found, str(self.directory.config)), dataset, cache)
+        if spec:
+            mend = how_to_fill(EncoderSpec.from_json(spec, str(self.directory.config)), dataset, cache)
         if not others:
             raise CacheError(f"{cache} holds no {modality} embeddings. {mend}")
         raise CacheMismatchError(
@@ -125,9 +138,10 @@ def load_trained(run: Path | str, device: str = "auto") -> TrainedRun:
             "Restore it from a copy, or train the run again."
         )
     widths = {modality: encoder["width"] for modality, encoder in description["encoders"].items()}
+    layers = {modality: len(encoder.get("layers", [1])) for modality, encoder in description["encoders"].items()}
     config = ModelConfig.from_json(description["model"])
     with PrivateRng(0, torch.device("cpu")).active():  # weights are drawn and replaced; the caller's stream stays
-        model = ExpressionModel(config, widths, len(description["tissues"]))
+        model = ExpressionModel(config, widths, len(description["tissues"]), layers)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -139,6 +153,7 @@ def load_trained(run: Path | str, device: str = "auto") -> TrainedRun:
         description=description,
         model=model.to(choose_device(device)).eval(),
         config=TrainConfig.from_json(description["training"]),
+        split=SplitConfig.from_json(description.get("split", {})),
         scaler=TissueScaler.from_json(description["scaler"]),
         best_epoch=values["best_epoch"],
     )

@@ -87,7 +87,7 @@ def test_workers_that_are_lost_without_progress_are_given_up(tmp_path: Path) -> 
 
 def test_progress_of_anybody_keeps_workers_coming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: Iterator[Any] = iter([{tmp_path: n // 3} for n in range(99)])  # a commit every third loss
-    monkeypatch.setattr("embedcache.engines.supervise._progress", lambda _: next(counts))
+    monkeypatch.setattr(BuildJob, "progress", lambda _: next(counts))
     fleet = Script({0: [*[Lost("signal 9")] * 30, DONE]})
     assert run_script(tmp_path, fleet, 1) == [DONE] and len(fleet.started) == 31
 
@@ -160,7 +160,7 @@ def test_what_another_worker_can_mend_is_no_error(
     def fail(_: BuildJob) -> None:
         raise error
 
-    monkeypatch.setattr("embedcache.engines.supervise.run_job", fail)
+    monkeypatch.setattr("embedcache.job.run_job", fail)
     assert take_part(brittle_job(tmp_path)) == end
 
 
@@ -175,9 +175,9 @@ def test_a_worker_that_is_told_twice_still_commits(monkeypatch: pytest.MonkeyPat
             committed.append("rows")
         stop.check("stopped")
 
-    monkeypatch.setattr("embedcache.engines.supervise.run_job", work)
+    monkeypatch.setattr("embedcache.job.run_job", work)
     assert take_part(brittle_job(tmp_path)) == Lost("it was told to stop") and committed == ["rows"]
-    monkeypatch.setattr("embedcache.engines.supervise.run_job", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("embedcache.job.run_job", lambda _: os.kill(os.getpid(), signal.SIGTERM))
     assert take_part(brittle_job(tmp_path)) == Lost("it was told to stop")  # while the encoder is loaded
 
 

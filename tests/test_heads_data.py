@@ -16,9 +16,10 @@ from embedcache.errors import CacheIncompleteError, InvalidInputError, UnknownNa
 from embedcache.sequences import MODALITIES
 from heads.config import ModelConfig
 from heads.data import CachedDataset, collate, cut, epoch_order
+from heads.open_sources import open_sources
 from heads.scaling import TissueScaler
 from heads.setup import open_study
-from heads.sources import AbsentSource, open_sources
+from heads.sources import AbsentSource
 from heads.splits import SplitError, rows_by_split, split_by_gene
 
 

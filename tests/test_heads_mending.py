@@ -29,7 +29,8 @@ from heads.config import ModelConfig, TrainConfig
 from heads.evaluate import evaluate
 from heads.mending import how_to_fill
 from heads.predict import predict
-from heads.sources import CachedSource, open_sources
+from heads.open_sources import open_sources
+from heads.sources import CachedSource
 from heads.train import train
 
 MODALITIES: tuple[Modality, ...] = ("rna", "protein")

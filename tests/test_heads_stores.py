@@ -26,9 +26,9 @@ from embedcache.store import EmbeddingStore, list_stores, store_path
 from heads.config import ModelConfig, TrainConfig
 from heads.data import CachedDataset
 from heads.evaluate import evaluate
+from heads.open_sources import open_sources
 from heads.predict import predict
 from heads.setup import open_study
-from heads.sources import open_sources
 from heads.train import train
 
 MODALITIES: tuple[Modality, ...] = ("rna", "protein")

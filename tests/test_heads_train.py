@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_same_seed_same_bytes(study: FakeStudy, tmp_path: Path, model: ModelConf
 
 
 def test_another_seed_is_another_model(study: FakeStudy, tmp_path: Path) -> None:
-    for name, config in (("a", CONFIG), ("b", TrainConfig(**{**CONFIG.to_json(), "seed": 1}))):
+    for name, config in (("a", CONFIG), ("b", replace(CONFIG, seed=1))):
         go(study, tmp_path / name, config=config)
     assert results(tmp_path / "a")[2] != results(tmp_path / "b")[2]
 
@@ -144,7 +145,7 @@ def test_parts_of_a_batch_add_up(study: FakeStudy) -> None:
     opened, runs = open_study(study.dataset, study.cache, MODEL), []
     for limit in (None, 100):
         config = TrainConfig(epochs=1, batch_size=16, device="cpu", max_tokens_per_batch=limit)
-        run = Run(MODEL, config, widths=opened.widths, n_tissues=3, device=CPU)
+        run = Run(MODEL, config, study=opened, device=CPU)
         training.fit([run], opened, lambda _: None)
         runs.append(run)
     for a, b in zip(*map(weights, runs), strict=True):
@@ -156,7 +157,7 @@ def test_a_run_in_company_is_bitwise_the_run_alone(study: FakeStudy) -> None:
 
     def make(seed: int, learning_rate: float) -> Run:
         config = TrainConfig(epochs=3, batch_size=8, seed=seed, learning_rate=learning_rate, device="cpu")
-        return Run(WITH_DROPOUT, config, widths=opened.widths, n_tissues=3, device=CPU)
+        return Run(WITH_DROPOUT, config, study=opened, device=CPU)
 
     alone = [make(0, 1e-3), make(1, 1e-2)]
     for run in alone:
@@ -185,7 +186,7 @@ def test_a_run_that_writes_to_the_shared_batch_is_caught(
 def test_other_settings_in_the_same_directory_are_refused(study: FakeStudy, tmp_path: Path) -> None:
     go(study, tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"heads: 2, now 4; learning_rate: 0\.001, now 0\.1"):
-        go(study, tmp_path / "run", ModelConfig(heads=4), TrainConfig(**{**CONFIG.to_json(), "learning_rate": 0.1}))
+        go(study, tmp_path / "run", ModelConfig(heads=4), replace(CONFIG, learning_rate=0.1))
     other = make_study(tmp_path / "other", n_genes=20, seed=7)
     with pytest.raises(CheckpointError, match=r"dataset: .*, now .*other"):
         go(other, tmp_path / "run")
@@ -227,7 +228,7 @@ def test_a_loss_without_end_is_told(study: FakeStudy, tmp_path: Path) -> None:
 def test_the_recorded_loss_is_the_mean_over_measured_cells(study: FakeStudy) -> None:
     opened = open_study(study.dataset, study.cache, MODEL)
     config = TrainConfig(epochs=1, batch_size=8, learning_rate=1e-12, device="cpu", max_tokens_per_batch=200)
-    run = Run(MODEL, config, widths=opened.widths, n_tissues=3, device=CPU)
+    run = Run(MODEL, config, study=opened, device=CPU)
     training.fit([run], opened, lambda _: None)
     rows = opened.rows["train"]
     errors = predict_rows(run.model, opened.data, rows, config) - opened.data.targets[rows]
@@ -246,6 +247,6 @@ def test_every_epoch_takes_each_training_row_once_in_its_own_order(
 
     monkeypatch.setattr(Run, "accumulate", watched)
     config = TrainConfig(epochs=2, batch_size=8, device="cpu", data_seed=4)
-    training.fit([Run(MODEL, config, widths=opened.widths, n_tissues=3, device=CPU)], opened, lambda _: None)
+    training.fit([Run(MODEL, config, study=opened, device=CPU)], opened, lambda _: None)
     rows = opened.rows["train"]
     assert seen == [*epoch_order(rows, 4, 0), *epoch_order(rows, 4, 1)]

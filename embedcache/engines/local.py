@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from embedcache.engines.run import WorkerEnd
+from embedcache.engines.run import Job, WorkerEnd
 from embedcache.engines.supervise import Lost, supervise, take_part
-from embedcache.job import BuildJob
 from embedcache.progress import Progress
 
 __all__ = ["LocalEngine"]
@@ -21,7 +20,7 @@ __all__ = ["LocalEngine"]
 class LocalEngine:
     """See ``Engine``. Workers are spawned, so that none inherits threads, locks or a CUDA context."""
 
-    def run(self, job: BuildJob, *, workers: int) -> Iterator[WorkerEnd]:
+    def run(self, job: Job, *, workers: int) -> Iterator[WorkerEnd]:
         """Start workers and yield how each ended, see ``supervise``."""
         return supervise(_Processes(_gpus(job, workers)), job, workers)
 
@@ -39,7 +38,7 @@ class _Processes:
 
     gpus: list[str | None]
 
-    def start(self, job: BuildJob, number: int) -> _Child:
+    def start(self, job: Job, number: int) -> _Child:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(job, number, self.gpus[number], theirs))
@@ -56,7 +55,7 @@ class _Processes:
         worker.told = True
 
 
-def _gpus(job: BuildJob, workers: int) -> list[str | None]:
+def _gpus(job: Job, workers: int) -> list[str | None]:
     """For each worker what CUDA_VISIBLE_DEVICES is to be; None leaves it."""
     if job.device not in ("auto", "cuda") or workers == 1:
         return [None] * workers
@@ -68,7 +67,7 @@ def _gpus(job: BuildJob, workers: int) -> list[str | None]:
     return [names[i % count] if count else None for i in range(workers)]
 
 
-def _work(job: BuildJob, number: int, gpu: str | None, result: Connection) -> None:
+def _work(job: Job, number: int, gpu: str | None, result: Connection) -> None:
     """The worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent tells us
     if gpu is not None:

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from embedcache.engines.options import number, read_options, text
-from embedcache.engines.run import WorkerEnd
+from embedcache.engines.run import Job, WorkerEnd
 from embedcache.engines.supervise import Lost, supervise, take_part
 from embedcache.errors import EmbedCacheError, InvalidSettingError, MissingDependencyError
 from embedcache.interrupt import stop_at_once
-from embedcache.job import BuildJob
 from embedcache.progress import Progress
 
 __all__ = ["RayEngine"]
@@ -43,7 +42,7 @@ class RayEngine:
 
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, job: BuildJob, *, workers: int) -> Iterator[WorkerEnd]:
+    def run(self, job: Job, *, workers: int) -> Iterator[WorkerEnd]:
         """Start workers and yield how each ended, see ``supervise``.
 
         Raises:
@@ -118,7 +117,7 @@ def _import_ray(address: str) -> Any:
     return ray
 
 
-def _needs(ray: Any, job: BuildJob, wanted: Mapping[str, Any], cores: float) -> dict[str, Any]:
+def _needs(ray: Any, job: Job, wanted: Mapping[str, Any], cores: float) -> dict[str, Any]:
     """What Ray is to set aside for each worker."""
     has_gpu = ray.cluster_resources().get("GPU", 0) > 0
     use_gpu = job.device == "cuda" or (job.device == "auto" and has_gpu)
@@ -147,7 +146,7 @@ class _Tasks:
     needs: Mapping[str, Any]
     told: set[Any] = field(default_factory=set)
 
-    def start(self, job: BuildJob, number: int) -> Any:
+    def start(self, job: Job, number: int) -> Any:
         # one task a process: it may hold a GPU, or have lost it
         task = self.ray.remote(max_retries=0, max_calls=1, scheduling_strategy="SPREAD", **self.needs)(_work)
         return task.options(name=f"embedcache worker {number}").remote(job, number)
@@ -176,7 +175,7 @@ class _Tasks:
         return end
 
 
-def _work(job: BuildJob, number: int) -> WorkerEnd | Lost:
+def _work(job: Job, number: int) -> WorkerEnd | Lost:
     """The worker, in a process of Ray."""
     Progress.hidden = number > 0  # each worker counts the work of all, and Ray shows what all of them print
     return take_part(job)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from embedcache.engines.names import EngineName
 from embedcache.errors import CacheError, InvalidSettingError
@@ -13,7 +13,7 @@ from embedcache.job import BuildJob, prepare_job, run_job
 if TYPE_CHECKING:
     from embedcache.build import BuildReport
 
-__all__ = ["Engine", "WorkerEnd", "run_build"]
+__all__ = ["Engine", "Job", "WorkerEnd", "choose_engine", "one_a_gpu", "run_build"]
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +28,36 @@ ENGINES: dict[EngineName, str] = {
 class WorkerEnd:
     """How one worker ended: with a report when no task was open any more, with an error, or, too late, with neither."""
 
-    report: "BuildReport | None"
+    report: Any
+    """What ``Job.perform`` returned."""
     error: str | None = None
 
 
-class Engine(Protocol):
-    """Starts workers. Each runs ``run_job``: they share the work through the store and need nothing from the engine."""
+class Job(Protocol):
+    """Work that several workers share through a disk, as a value that can be sent to them."""
 
-    def run(self, job: BuildJob, *, workers: int) -> Iterator[WorkerEnd]:
+    @property
+    def device(self) -> str:
+        """``cpu``, ``cuda``, ``cuda:1`` or ``auto``."""
+        ...
+
+    def perform(self) -> Any:
+        """What a worker does, until nothing is left to do for any worker; its report."""
+        ...
+
+    def again(self) -> Self:
+        """The job for every worker but the first, and for one in place of a lost one."""
+        ...
+
+    def progress(self) -> object:
+        """Something that changes when any worker got anything done."""
+        ...
+
+
+class Engine(Protocol):
+    """Starts workers. Each performs the job: they share it through a disk and need nothing from the engine."""
+
+    def run(self, job: Job, *, workers: int) -> Iterator[WorkerEnd]:
         """Start workers, start those again that die without an error of their own, and tell how each ended.
 
         Raises:
@@ -68,17 +90,30 @@ def run_build(
         CacheError: No worker finished.
         EmbedCacheError: What a single worker in this process raises; what no worker could do, see ``prepare_job``.
     """
-    given = dict(options or {})
-    if engine == "local" and given:
-        raise InvalidSettingError(f"The local engine takes no options, found {sorted(given)}. Leave them out.")
-    count = workers or _one_a_gpu(job, engine)
+    chosen, count = choose_engine(engine, options), workers or one_a_gpu(job, engine)
     if engine == "local" and count == 1 and not supervised:
         return run_job(job)
-    module, _, name = ENGINES[engine].partition(":")
-    chosen: Engine = getattr(import_module(module), name)(**({"options": given} if engine != "local" else {}))
     job = prepare_job(replace(job, workers=max(count, job.workers)))
     ends = list(chosen.run(job, workers=count))
     return _together(ends)
+
+
+def choose_engine(engine: EngineName, options: Mapping[str, str] | None = None) -> Engine:
+    """The engine of a name.
+
+    Args:
+        engine: Name of the engine.
+        options: What submitit or Ray take.
+
+    Raises:
+        InvalidSettingError: Options for the local engine, which takes none.
+    """
+    given = dict(options or {})
+    if engine == "local" and given:
+        raise InvalidSettingError(f"The local engine takes no options, found {sorted(given)}. Leave them out.")
+    module, _, name = ENGINES[engine].partition(":")
+    chosen: Engine = getattr(import_module(module), name)(**({"options": given} if engine != "local" else {}))
+    return chosen
 
 
 def _together(ends: list[WorkerEnd]) -> "BuildReport":
@@ -99,7 +134,8 @@ def _together(ends: list[WorkerEnd]) -> "BuildReport":
     )
 
 
-def _one_a_gpu(job: BuildJob, engine: EngineName) -> int:
+def one_a_gpu(job: Job, engine: EngineName) -> int:
+    """Workers that the local engine starts if nobody says how many; one of the others."""
     if engine != "local" or job.device not in ("auto", "cuda"):
         return 1
     import torch

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.engines.options import number, read_options, text, whole_number
-from embedcache.engines.run import WorkerEnd
+from embedcache.engines.run import Job, WorkerEnd
 from embedcache.engines.supervise import Lost, supervise, take_part
 from embedcache.errors import EmbedCacheError, InvalidSettingError, MissingDependencyError
-from embedcache.job import BuildJob
 
 __all__ = ["SlurmEngine"]
 
@@ -61,7 +60,7 @@ class SlurmEngine:
 
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, job: BuildJob, *, workers: int) -> Iterator[WorkerEnd]:
+    def run(self, job: Job, *, workers: int) -> Iterator[WorkerEnd]:
         """Submit workers and yield how each ended, see ``supervise``.
 
         Raises:
@@ -124,7 +123,7 @@ class _Jobs:
     left: set[str] = field(default_factory=set)
     """Jobs that the queue does not know any more."""
 
-    def start(self, job: BuildJob, number: int) -> Any:
+    def start(self, job: Job, number: int) -> Any:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         try:
@@ -199,7 +198,7 @@ def _is_queued(job_id: str) -> bool:
     return bool(done.stdout.strip())
 
 
-def _work(job: BuildJob) -> WorkerEnd | Lost:
+def _work(job: Job) -> WorkerEnd | Lost:
     """The worker, in a job."""
     name = os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")  # comes some time before the job is killed
     signal.signal(getattr(signal, f"SIG{name}"), lambda *_: os.kill(os.getpid(), signal.SIGTERM))

@@ -4,16 +4,12 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from embedcache.engines.run import WorkerEnd
+from embedcache.engines.run import Job, WorkerEnd
 from embedcache.errors import EmbedCacheError
 from embedcache.interrupt import StoppedError, stop_at_once, stop_requests
-from embedcache.job import BuildJob, run_job
-from embedcache.place import Place
-from embedcache.store.files import open_files
-from embedcache.store.find import list_stores
 
 __all__ = ["Fleet", "Lost", "supervise", "take_part"]
 
@@ -39,7 +35,7 @@ W = TypeVar("W")
 class Fleet(Protocol[W]):
     """How an engine starts, watches and stops one worker, W being what it knows of it."""
 
-    def start(self, job: BuildJob, number: int) -> W:
+    def start(self, job: Job, number: int) -> W:
         """Start a worker; ``take_part`` is what it does. A lost one is started again under its number."""
         ...
 
@@ -52,7 +48,7 @@ class Fleet(Protocol[W]):
         ...
 
 
-def supervise(fleet: Fleet[W], job: BuildJob, workers: int) -> Iterator[WorkerEnd]:
+def supervise(fleet: Fleet[W], job: Job, workers: int) -> Iterator[WorkerEnd]:
     """Run workers until all have ended.
 
     Yields:
@@ -66,7 +62,7 @@ def supervise(fleet: Fleet[W], job: BuildJob, workers: int) -> Iterator[WorkerEn
     with stop_requests() as stop:
         try:
             for number in range(workers):  # one lets sequences be tried again, and only once
-                running[number] = fleet.start(job if number == 0 else replace(job, retry=False), number)
+                running[number] = fleet.start(job if number == 0 else job.again(), number)
             while running:
                 if watch.must_tell(bool(stop)):
                     for worker in running.values():
@@ -74,7 +70,7 @@ def supervise(fleet: Fleet[W], job: BuildJob, workers: int) -> Iterator[WorkerEn
                 for number, end in fleet.ended(running):
                     del running[number]
                     if not stop and watch.is_to_be_replaced(number, end):
-                        running[number] = fleet.start(replace(job, retry=False), number)
+                        running[number] = fleet.start(job.again(), number)
                     else:
                         yield watch.settle(end)
         finally:
@@ -95,11 +91,11 @@ def _end(fleet: Fleet[W], running: dict[int, W]) -> None:
 class _Watch:
     """What is known of a build while its workers run."""
 
-    job: BuildJob
+    job: Job
     most: int
     lost: int = 0
     """Workers in a row without progress between them."""
-    before: Mapping[Place, int] | None = None
+    before: object = None
     done_at: float | None = None
     told: bool = False
 
@@ -118,7 +114,7 @@ class _Watch:
             return False
         if self.told or self.done_at is not None:
             return False
-        now = _progress(self.job)
+        now = self.job.progress()
         self.lost, self.before = (self.lost + 1, now) if now == self.before else (1, now)
         log.warning("worker %d was lost (%s); the report counts what it committed as there before", number, end.how)
         return self.lost < self.most
@@ -134,16 +130,7 @@ class _Watch:
         return WorkerEnd(None, f"{self.lost} workers were lost one after the other ({end.how})")
 
 
-def _progress(job: BuildJob) -> dict[Place, int]:
-    """Commits and verdicts in the stores of a modality."""
-    counts = {}
-    for place in list_stores(job.cache, job.modality):
-        files = open_files(place)
-        counts[place] = len(files.statuses("commits")) + len(files.statuses("claims/quarantine"))
-    return counts
-
-
-def take_part(job: BuildJob) -> WorkerEnd | Lost:
+def take_part(job: Job) -> WorkerEnd | Lost:
     """What a worker does, in the main thread of a process of its own, which must end with it."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch is imported
     try:
@@ -155,10 +142,10 @@ def take_part(job: BuildJob) -> WorkerEnd | Lost:
         return WorkerEnd(None, str(error))
 
 
-def _run(job: BuildJob) -> WorkerEnd | Lost:
+def _run(job: Job) -> WorkerEnd | Lost:
     from embedcache.embedding import DeviceLostError
 
     try:
-        return WorkerEnd(run_job(job))
+        return WorkerEnd(job.perform())
     except DeviceLostError as error:
         return Lost(str(error))  # the next process may use the GPU again

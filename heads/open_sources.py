@@ -1,0 +1,68 @@
+"""Which stores a run reads: found by modality and encoder, one layer or several."""
+
+from collections.abc import Mapping, Sequence
+
+from embedcache.dataset import Dataset
+from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
+from embedcache.place import Place
+from embedcache.sequences import MODALITIES, Modality
+from embedcache.store import EmbeddingStore, find_store
+from heads.layered import LayeredSource
+from heads.mending import how_to_fill
+from heads.sources import CachedSource
+
+__all__ = ["StoredSource", "layers_of", "open_source", "open_sources"]
+
+StoredSource = CachedSource | LayeredSource
+
+
+def open_sources(
+    dataset: Dataset, cache: str | Place, modalities: Sequence[Modality], encoders: Mapping[Modality, str] | None = None
+) -> dict[Modality, StoredSource]:
+    """Open what each modality is read from.
+
+    Args:
+        dataset: Whose rows will be read.
+        cache: Root of the cache.
+        modalities: What a model reads; the dataset must have them.
+        encoders: Encoder of a modality by name, or by name and digest, or several joined by ``+`` whose numbers are
+            laid side by side; else the dataset's default, else the only one that was built.
+
+    Raises:
+        InvalidInputError: The dataset has no sequence of a modality.
+        InvalidSettingError: ``encoders`` names one for a modality that is not read.
+        UnknownNameError: ``encoders`` names something that is no modality, or an encoder that was not built.
+        CacheError: No store, several that fit, or one that lacks sequences.
+    """
+    encoders = encoders or {}
+    for name in encoders:
+        if name not in MODALITIES:
+            raise UnknownNameError("modality", name, MODALITIES)
+        if name not in modalities:
+            raise InvalidSettingError(
+                f"An encoder is named for {name}, which is not read. Add it to --modalities, or leave it out."
+            )
+    return {m: open_source(dataset, cache, m, encoders.get(m), modalities) for m in modalities}
+
+
+def open_source(
+    dataset: Dataset, cache: str | Place, modality: Modality, encoder: str | None, modalities: Sequence[Modality] = ()
+) -> StoredSource:
+    """Open what one modality is read from; see ``open_sources``."""
+    if modality not in dataset.modalities:
+        raise InvalidInputError(
+            f"{dataset.path} has no {modality} sequences, only {', '.join(dataset.modalities)}. "
+            f"Use --modalities {','.join(m for m in modalities if m in dataset.modalities) or 'with one of them'}."
+        )
+    names = (encoder or dataset.encoder(modality) or "").split("+")
+    stores = [EmbeddingStore.open(find_store(cache, modality, name or None)) for name in names]
+    keys = dataset.keys(modality)
+    layers = [CachedSource(store, keys, how_to_fill(store.spec, dataset.path, cache)) for store in stores]
+    if len({store.root for store in stores}) < len(stores):
+        raise InvalidSettingError(f"--encoder {modality}={encoder} names one store twice. Name each layer once.")
+    return layers[0] if len(layers) == 1 else LayeredSource(layers)
+
+
+def layers_of(source: StoredSource) -> list[CachedSource]:
+    """The stores that a source is read from."""
+    return source.layers if isinstance(source, LayeredSource) else [source]

@@ -1,0 +1,43 @@
+"""A sweep on any engine: workers train, this process scores."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from embedcache.engines import choose_engine, one_a_gpu
+from embedcache.engines.names import EngineName
+from heads.checkpoint import CheckpointError
+from heads.sweep.sweep import SweepJob, SweepResult, sweep
+
+__all__ = ["launch_sweep"]
+
+
+def launch_sweep(
+    job: SweepJob,
+    *,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    options: Mapping[str, str] | None = None,
+    resamples: int = 2000,
+) -> SweepResult:
+    """Train every run of a grid by workers of an engine and score all arms; the same call again goes on.
+
+    Args:
+        job: The sweep.
+        engine: Name of the engine.
+        workers: Processes that share the cohorts; None takes one, or one a GPU.
+        options: For the engine: what submitit or Ray take.
+        resamples: Draws for the intervals.
+
+    Raises:
+        CheckpointError: No worker finished, or the directory holds another sweep.
+        EmbedCacheError: See ``sweep``.
+    """
+    chosen, count = choose_engine(engine, options), workers or one_a_gpu(job, engine)
+    if engine == "local" and count == 1:
+        return sweep(job, resamples=resamples)
+    job = replace(job, workers=count, output=job.output.absolute(), dataset=job.dataset.absolute())
+    ends = list(chosen.run(job, workers=count))
+    errors = [end.error for end in ends if end.error is not None]
+    if not any(end.report for end in ends):
+        raise CheckpointError(errors[0] if errors else f"none of {len(ends)} workers finished: they all died")
+    return sweep(job, resamples=resamples)  # every run has ended: this only scores

@@ -1,0 +1,189 @@
+"""Training the runs of a cohort together, each in its own directory, and predicting their test rows.
+
+Shapes: N rows, K tissues.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from embedcache.dataset import Dataset, read_dataset
+from embedcache.interrupt import StopFlag
+from embedcache.place import Place
+from embedcache.sequences import Modality
+from embedcache.store.files import replace_file
+from heads.checkpoint import CheckpointError, writing
+from heads.config import SplitConfig
+from heads.data import CachedDataset
+from heads.directory import RunDirectory
+from heads.fit import deterministic, fit, predict_cohort
+from heads.inference import choose_device
+from heads.open_sources import StoredSource, layers_of, open_source
+from heads.run import Run
+from heads.scaling import TissueScaler
+from heads.setup import Study, describe, divide
+from heads.sweep.directory import SweepDirectory
+from heads.sweep.plan import Cohort, NamedRun
+from heads.train import DivergedError, finish, resume, save
+
+__all__ = ["Opened", "read_predictions", "shared_data", "source_name", "train_cohort", "write_predictions"]
+
+Array = NDArray[np.float64]
+
+_ENTRY = b"isoheads-test-predictions"
+
+
+@dataclass(slots=True)
+class Opened:
+    """Dataset and stores of a sweep, opened once; summaries of stores stay in memory over all cohorts."""
+
+    dataset: Dataset
+    cache: Place
+    sources: dict[tuple[Modality, str], StoredSource] = field(default_factory=dict)
+    divided: dict[SplitConfig, tuple[Any, TissueScaler]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, dataset: Path, cache: Place) -> "Opened":
+        """Open and verify the dataset."""
+        opened = read_dataset(dataset)
+        opened.verify()
+        return cls(opened, cache)
+
+    def source(self, modality: Modality, encoder: str | None, modalities: Sequence[Modality]) -> StoredSource:
+        """The source that an encoder's name means, the same object each time."""
+        key = modality, encoder or ""
+        if key not in self.sources:
+            self.sources[key] = open_source(self.dataset, self.cache, modality, encoder, modalities)
+        return self.sources[key]
+
+    def study(self, run: NamedRun, data: CachedDataset | None = None) -> Study:
+        """What one run reads; ``data`` where it shares batches with others."""
+        settings = run.settings
+        rows, scaler = self.divide(settings.split)
+        chosen = settings.model.modalities
+        sources = {m: self.source(m, settings.encoders.get(m), chosen) for m in chosen}
+        data = data or CachedDataset(self.dataset, sources, scaler)
+        return Study(dataset=self.dataset, data=data, sources=sources, scaler=scaler, rows=rows, split=settings.split)
+
+    def divide(self, split: SplitConfig) -> tuple[Any, TissueScaler]:
+        """Rows of each split and the scaler of the training rows."""
+        if split not in self.divided:
+            self.divided[split] = divide(self.dataset, split)
+        return self.divided[split]
+
+
+def source_name(source: StoredSource) -> str:
+    """What a source is called in the batches of a cohort."""
+    layers = layers_of(source)
+    return f"{layers[0].store.spec.modality}:{'+'.join(layer.store.spec.directory for layer in layers)}"
+
+
+def train_cohort(
+    cohort: Cohort, opened: Opened, sweep: SweepDirectory, stop: StopFlag | bool, *, title: str, predict: bool = True
+) -> None:
+    """Train the runs of a cohort that have not ended, and write what each predicts for its test rows.
+
+    A run that diverges has no model; it ends with its reason in its history, and the others go on.
+
+    Raises:
+        CheckpointError: A directory holds another run, or another process trains it.
+    """
+    waiting = [run for run in cohort.runs if not _is_done(run, sweep, predict)]
+    if not waiting:
+        return
+    device = choose_device(waiting[0].settings.training.device)
+    data = shared_data(waiting, opened)
+    runs: list[Run] = []
+    with ExitStack() as stack, deterministic(device):
+        directories: dict[int, tuple[RunDirectory, Mapping[str, Any]]] = {}
+        for named in waiting:
+            study = opened.study(named, data)
+            inputs = {m: source_name(source) for m, source in study.sources.items()}
+            settings, directory = named.settings, sweep.run(named.settings)
+            run = Run(settings.model, settings.training, study=study, device=device, inputs=inputs, name=named.name)
+            stack.enter_context(directory.locked())
+            described = directory.settle(describe(study, opened.cache, settings.model, settings.training))
+            resume(run, directory)
+            directories[id(run)] = directory, described
+            runs.append(run)
+        fit(runs, study, lambda run: save(run, directories[id(run)][0]), stop, title=title)
+        ended = [run for run in runs if run.stopped]
+        for run in ended:
+            _finish(run, *directories[id(run)])
+        if predict:
+            whole = [run for run in ended if run.best_epoch]
+            _predict([(run, directories[id(run)][0]) for run in whole], study)
+
+
+def shared_data(runs: Sequence[NamedRun], opened: Opened) -> CachedDataset:
+    """One dataset of all sources that any of the runs reads, by ``source_name``."""
+    sources: dict[str, StoredSource] = {}
+    for run in runs:
+        for source in opened.study(run).sources.values():
+            sources[source_name(source)] = source
+    _, scaler = opened.divide(runs[0].settings.split)
+    return CachedDataset(opened.dataset, dict(sorted(sources.items())), scaler)
+
+
+def _is_done(run: NamedRun, sweep: SweepDirectory, predict: bool) -> bool:
+    return sweep.run(run.settings).model.exists() and (not predict or sweep.predictions(run.settings).exists())
+
+
+def _finish(run: Run, directory: RunDirectory, described: Mapping[str, Any]) -> None:
+    try:
+        finish(run, directory, described)
+    except DivergedError:
+        directory.write_history(run.history)
+
+
+def _predict(runs: Sequence[tuple[Run, RunDirectory]], study: Study) -> None:
+    """Test rows of finished runs under their best weights, from one pass."""
+    rows = study.rows["test"]
+    if not runs or not len(rows):
+        return
+    for run, _ in runs:
+        run.model.load_state_dict(run.best)
+    for (_, directory), found in zip(runs, predict_cohort([run for run, _ in runs], study.data, rows), strict=True):
+        write_predictions(directory.path / "test_predictions.parquet", study.dataset, rows, found, {})
+
+
+def write_predictions(
+    path: Path, dataset: Dataset, rows: NDArray[np.int64], predictions: Array, story: Mapping[str, Any]
+) -> None:
+    """Write predictions (N, K) on the z-scale for some rows: transcript_id, gene_id, a float64 column a tissue."""
+    samples = dataset.samples.iloc[rows]
+    columns = {name: pa.array(samples[name].tolist(), pa.string()) for name in ("transcript_id", "gene_id")}
+    columns |= {name: pa.array(predictions[:, k]) for k, name in enumerate(dataset.tissues)}
+    table = pa.table(list(columns.values()), names=list(columns))
+    table = table.replace_schema_metadata({_ENTRY: json.dumps({"version": 1, "scale": "z", **story})})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, [sink.getvalue().to_pybytes()])
+
+
+def read_predictions(path: Path, dataset: Dataset, rows: NDArray[np.int64]) -> Array:
+    """Read what ``write_predictions`` wrote, (N, K), for these rows.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of other rows.
+    """
+    try:
+        table = pq.read_table(path)
+        ids = table["transcript_id"].to_pylist()
+        found = np.stack([table[name].to_numpy() for name in dataset.tissues], axis=1)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        words = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} cannot be read: {words}. Remove it and run the sweep again.") from error
+    if ids != dataset.samples["transcript_id"].iloc[rows].tolist():
+        raise CheckpointError(f"{path} holds predictions for other transcripts. Remove it and run the sweep again.")
+    return np.asarray(found, dtype=np.float64)
