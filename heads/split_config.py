@@ -36,7 +36,7 @@ class SplitConfig:
     """Column of samples.parquet whose equal values stay together."""
     similarity: float = 0.5
     """Share of equal letters, estimated from common k-mers, from which on two proteins keep their genes together; for
-    RNAs 0.8 where this is less, for chance alone makes half of their letters equal."""
+    RNAs 0.9 where this is less, for below it repeats that many RNAs contain would join them all."""
     tool: SimilarityTool = "built-in"
     """What finds similar sequences: k-mers shared by gene and sequence, or an installed program."""
 

@@ -27,8 +27,8 @@ Value = TypeVar("Value")
 COMPARED: tuple[Modality, ...] = ("rna", "protein")
 """What is compared. DNA windows of neighbouring genes overlap: a split by chromosome is the answer to that."""
 
-_LEAST_RNA = 0.8
-"""Unrelated RNAs have half of their letters in common when aligned; what is alike in RNA alone begins well above."""
+_LEAST_RNA = 0.9
+"""Below it, repeats such as Alu, a part of many longer RNAs, would chain unrelated genes into one huge group."""
 _KEPT = 4
 _groups: dict[tuple[str, float, str], Ints] = {}
 _kmers: dict[tuple[str, Modality], Kmers] = {}

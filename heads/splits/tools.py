@@ -87,7 +87,13 @@ def _cd_hit(modality: Modality, similarity: float) -> list[str]:
         raise InvalidSettingError(
             f"similarity is {similarity}, but CD-HIT finds {modality} from {least} on. Raise it, or take another tool."
         )
-    word = 5 if modality == "rna" else next(word for limit, word in _WORDS if similarity >= limit)
+    word = (
+        8
+        if modality == "rna" and similarity >= 0.9
+        else 5
+        if modality == "rna"
+        else next(word for limit, word in _WORDS if similarity >= limit)
+    )
     return ["-i", "in.fasta", "-o", "out", "-c", f"{similarity}", "-n", f"{word}", "-aS", "0.5", "-d", "0", "-M", "0"]
 
 
