@@ -21,14 +21,14 @@ from heads.plain import from_plain, to_plain
 from heads.statistics.crossed import Scored, difference_of, score_resamples
 from heads.statistics.resample import Interval
 from heads.statistics.significance import gene_contributions, holm, sign_flip_p
-from heads.statistics.sums import GeneSums, TargetSums
+from heads.statistics.sums import GeneSums, Metric, TargetSums
 
 __all__ = ["ArmScores", "Difference", "Tested", "arms_table"]
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_METRICS = ("r2", "spearman")
+_METRICS: tuple[Metric, ...] = ("r2", "spearman")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,33 +159,28 @@ def arms_table(
     _check(targets, arms, groups, genes)
     if not arms:
         return []
-    sums = {metric: _sums(metric, targets, arms, groups) for metric in _METRICS}
-    flat = [x for metric in _METRICS for x in sums[metric].values()]
-    found = iter(score_resamples(flat, resamples=resamples, seed=seed))  # both metrics on the same draws
-    scored = {metric: {name: next(found) for name in arms} for metric in _METRICS}
-    differences = {} if reference is None else _differences(sums["r2"], scored, reference, seed)
+    shared = [TargetSums.collect(metric, targets, groups) for metric in _METRICS]
+    sums = {name: [GeneSums.of(found, predictions) for found in shared] for name, predictions in arms.items()}
+    found = score_resamples(list(sums.values()), resamples=resamples, seed=seed)
+    scored = dict(zip(arms, found, strict=True))
+    differences = {} if reference is None else _differences(sums, scored, reference, seed)
     return [
-        _arm(name, (targets, genes), predictions, {m: scored[m][name] for m in _METRICS}, differences.get(name))
+        _arm(name, (targets, genes), predictions, scored[name], differences.get(name))
         for name, predictions in arms.items()
     ]
-
-
-def _sums(metric: Any, targets: Array, arms: Mapping[str, Array], groups: Ints) -> dict[str, GeneSums]:
-    shared = TargetSums.collect(metric, targets, groups)
-    return {name: GeneSums.of(shared, predictions) for name, predictions in arms.items()}
 
 
 def _arm(
     name: str,
     rows: tuple[Array, Ints],
     predictions: Array,
-    scored: Mapping[str, Scored],
+    scored: tuple[Scored, ...],
     difference: Difference | None,
 ) -> ArmScores:
     targets, genes = rows
     measured = ~np.isnan(targets)
     y, cells = targets[measured][:, None], predictions[:, measured][:, :, None]  # (cells, 1), (S, cells, 1)
-    r2, spearman = scored["r2"], scored["spearman"]
+    r2, spearman = scored
     return ArmScores(
         name=name,
         n_seeds=len(predictions),
@@ -204,24 +199,26 @@ def _arm(
 
 
 def _differences(
-    r2_sums: Mapping[str, GeneSums], scored: Mapping[str, Mapping[str, Scored]], reference: str, seed: int
+    sums: Mapping[str, Sequence[GeneSums]], scored: Mapping[str, tuple[Scored, ...]], reference: str, seed: int
 ) -> dict[str, Difference]:
     """Of every other arm, with Holm's correction over them for each metric."""
-    others = [name for name in r2_sums if name != reference]
-    tested: dict[str, list[Tested]] = {}
-    n_seeds = {}
-    for metric in _METRICS:
-        found = [difference_of(scored[metric][name], scored[metric][reference]) for name in others]
-        n_seeds = {name: len(x.estimate) for name, x in zip(others, found, strict=True)}
+    others = [name for name in scored if name != reference]
+    tested = []
+    for ours, theirs in zip(zip(*(scored[name] for name in others), strict=True), scored[reference], strict=False):
+        found = [difference_of(x, theirs) for x in ours]
         p_values = [x.p_value() for x in found]
-        tested[metric] = [
-            Tested(**asdict(x.mean()), p=p, p_holm=p_holm)
-            for x, p, p_holm in zip(found, p_values, holm(p_values), strict=True)
-        ]
-    flips = [sign_flip_p(gene_contributions(r2_sums[name], r2_sums[reference]), seed=seed) for name in others]
-    r2 = [replace(x, p_sign_flip=p) for x, p in zip(tested["r2"], flips, strict=True)]
-    pairs = zip(others, r2, tested["spearman"], strict=True)
-    return {name: Difference(r2=a, spearman=b, n_seeds=n_seeds[name]) for name, a, b in pairs}
+        tested.append(
+            [
+                Tested(**asdict(x.mean()), p=p, p_holm=p_holm)
+                for x, p, p_holm in zip(found, p_values, holm(p_values), strict=True)
+            ]
+        )
+    differences = {}
+    for name, r2, spearman in zip(others, *tested, strict=True) if others else ():
+        flipped = sign_flip_p(gene_contributions(sums[name][0], sums[reference][0]), seed=seed)
+        n_seeds = min(len(scored[x][0].estimate) for x in (name, reference))
+        differences[name] = Difference(r2=replace(r2, p_sign_flip=flipped), spearman=spearman, n_seeds=n_seeds)
+    return differences
 
 
 def _numbered(groups: Sequence[int] | Ints) -> Ints:

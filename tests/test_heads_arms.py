@@ -14,7 +14,7 @@ from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNam
 from heads.arms import ArmScores, arms_table
 from heads.calibration import Calibration, calibrate
 from heads.metrics import within_gene
-from heads.statistics import compare, holm
+from heads.statistics import Metric, compare_metrics, holm
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -60,9 +60,10 @@ def test_differences_are_paired_and_corrected_together() -> None:
     y, arms, genes = study()
     table = {arm.name: arm for arm in arms_table(y, arms, genes, reference="rna", resamples=200)}
     assert table["rna"].difference is None
-    for metric in ("r2", "spearman"):
+    metrics: tuple[Metric, ...] = ("r2", "spearman")
+    for metric in metrics:
         found = {name: getattr(table[name].difference, metric) for name in ("all", "dna")}
-        expected = {name: compare(metric, y, arms[name], arms["rna"], genes, resamples=200) for name in found}
+        expected = {name: compare_metrics(y, arms[name], arms["rna"], genes, resamples=200)[metric] for name in found}
         for name, x in found.items():
             mean = expected[name].mean
             assert (x.estimate, x.low, x.high, x.p) == (mean.estimate, mean.low, mean.high, expected[name].p)

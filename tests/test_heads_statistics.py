@@ -152,7 +152,7 @@ def test_the_spread_of_both_adds_up() -> None:
     """Variance with genes and trainings drawn is near the sum of the variances of either."""
     y, a, b, gene = simulate(2, genes=300, seeds=5, tissues=2)
     shared = TargetSums.collect("r2", y, gene)
-    ours, theirs = score_resamples([GeneSums.of(shared, p) for p in (b, a)], resamples=4000)
+    (ours,), (theirs,) = score_resamples([[GeneSums.of(shared, p)] for p in (b, a)], resamples=4000)
     draws = (ours.draws - theirs.draws).mean(axis=2)  # (R, S)
     genes_only = draws.mean(axis=1).var()
     seeds_only = (ours.estimate - theirs.estimate).mean(axis=1).var() / 5
@@ -197,10 +197,10 @@ def test_p_values_count_resamples_on_the_other_side() -> None:
 def test_a_model_has_the_same_scores_in_any_company(metric: Metric) -> None:
     y, a, b, gene = simulate(4, seeds=3)
     shared = TargetSums.collect(metric, with_gaps(y), gene)
-    one, other = (GeneSums.of(shared, p) for p in (a, b))
-    alone = score_resamples([one], resamples=300)[0]
+    one, other = ([GeneSums.of(shared, p)] for p in (a, b))
+    ((alone,),) = score_resamples([one], resamples=300)
     for company, place in (([one, other], 0), ([other, one, other], 1)):
-        found = score_resamples(company, resamples=300)[place]
+        (found,) = score_resamples(company, resamples=300)[place]
         np.testing.assert_array_equal(found.draws, alone.draws)
 
 

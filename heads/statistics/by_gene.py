@@ -30,7 +30,7 @@ def interval_by_gene(
         seed: Of the draws; equal seeds draw equal genes.
     """
     sums = GeneSums.collect(metric, targets, predictions[None], genes)
-    (scored,) = score_resamples([sums], resamples=resamples, seed=seed)
+    ((scored,),) = score_resamples([[sums]], resamples=resamples, seed=seed)
     return scored.mean()
 
 
@@ -40,6 +40,6 @@ def difference_by_gene(
 ) -> Interval:  # fmt: skip
     """Metric of the predictions minus metric of the baseline, both on the same resamples of genes."""
     shared = TargetSums.collect(metric, targets, genes)
-    sums = [GeneSums.of(shared, p[None]) for p in (predictions, baseline)]
-    ours, theirs = score_resamples(sums, resamples=resamples, seed=seed)
+    models = [[GeneSums.of(shared, p[None])] for p in (predictions, baseline)]
+    (ours,), (theirs,) = score_resamples(models, resamples=resamples, seed=seed)
     return difference_of(ours, theirs).mean()

@@ -40,9 +40,10 @@ def draw_blocks(n_genes: int, resamples: int, seed: int = 0) -> Iterator[Array]:
     """``draw_genes`` in pieces of some rows, so that memory does not grow with the resamples."""
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, _BLOCK):
-        block = np.empty((min(_BLOCK, resamples - start), n_genes))
-        for row in block:
-            row[:] = np.bincount(rng.integers(n_genes, size=n_genes), minlength=n_genes)
+        drawn = rng.integers(n_genes, size=(min(_BLOCK, resamples - start), n_genes))
+        block = np.empty(drawn.shape)
+        for row, genes in zip(block, drawn, strict=True):
+            row[:] = np.bincount(genes, minlength=n_genes)
         yield block
 
 

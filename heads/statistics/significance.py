@@ -29,7 +29,7 @@ def gene_contributions(ours: GeneSums, theirs: GeneSums) -> Array:
     (_, s, tissues), (_, other, _) = ours.shape, theirs.shape
     s = min(s, other)
     sse = [x.sums.reshape(x.targets.n_genes, -1, tissues)[:, :s].mean(axis=1) for x in (ours, theirs)]  # (G, K)
-    variation = ours.targets.moments(np.ones((1, ours.targets.n_genes))).variation  # (1, K)
+    variation = ours.targets.moments(ours.targets.sums.sum(axis=0, keepdims=True)).variation  # (1, K)
     added = (sse[1] - sse[0]) / variation
     added[:, np.isnan(added).any(axis=0)] = np.nan  # such a tissue has no score
     return mean_over_tissues(added)

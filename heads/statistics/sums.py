@@ -8,7 +8,7 @@ A resample of genes is a vector of gene counts, and all resamples are one matrix
 
 Spearman is Pearson's correlation of ranks taken once, over all rows; ranks taken anew in each resample give the same
 interval to the third figure, at a thousand times the cost. What comes from the targets alone is summed once for all
-models, and each model has a matrix product of its own: its scores are the same bits in any company.
+models, and each model has a matrix product of its own, whatever its company.
 
 Shapes: N rows, K tissues, G genes (or other groups of rows), S trainings with different seeds, R resamples.
 """
@@ -79,11 +79,10 @@ class TargetSums:
         sums = sum_by_gene(np.hstack([counts, values, values * values]), genes, n_genes)
         return cls(metric, genes, n_genes, measured, values, shift, sums)
 
-    def moments(self, weights: Array) -> Moments:
-        """Of every resample, given how often it has each gene, (R, G)."""
+    def moments(self, weighted: Array) -> Moments:
+        """Of every resample, given the sums weighted with how often it has each gene: ``weights @ sums``."""
         tissues = self.values.shape[1]
-        found = weights @ self.sums
-        n, y, yy = found[:, : -2 * tissues], found[:, -2 * tissues : -tissues], found[:, -tissues:]
+        n, y, yy = np.split(weighted, [-2 * tissues, -tissues], axis=1)
         n = np.where(n > 0, n, np.nan)
         return Moments(n, y, _variation(n, y, yy))
 
@@ -121,17 +120,20 @@ class GeneSums:
         shape = (len(columns[0]), *predictions.shape[:-2], predictions.shape[-1])
         return cls(targets, np.hstack(parts), shape)
 
-    def score(self, weights: Array, moments: Moments | None = None) -> Array:
+    def score(self, weights: Array) -> Array:
         """The metric of every resample: (R, G) to (R, K), or (R, S, K); NaN where it is not defined.
 
         Args:
             weights: How often each resample has each gene.
-            moments: ``targets.moments(weights)``, where it is known already.
         """
-        n, y, variation = moments or self.targets.moments(weights)
+        return self.scores(weights @ self.sums, self.targets.moments(weights @ self.targets.sums))
+
+    def scores(self, weighted: Array, moments: Moments) -> Array:
+        """``score``, given ``weights @ sums`` and the moments of the targets with the same weights."""
+        n, y, variation = moments
         if len(self.shape) == 3:
             n, y, variation = n[:, None], y[:, None], variation[:, None]  # (R, 1, K)
-        found = (weights @ self.sums).reshape(len(weights), *self.shape)  # (R, P, ..., K)
+        found = weighted.reshape(len(weighted), *self.shape)  # (R, P, ..., K)
         if self.targets.metric == "r2":
             return np.asarray(1 - found[:, 0] / variation)
         p, pp, yp = found[:, 0], found[:, 1], found[:, 2]
