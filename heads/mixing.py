@@ -42,5 +42,5 @@ class LayerMix(nn.Module):
             )
         apart = tokens.values.reshape(-1, columns // (layers * self.width), layers, self.width)  # (N, 1 or 2, L, D)
         weights = self.weights.softmax(0) * self.scale
-        mixed: Tensor = torch.einsum("nsld,l->nsd", apart, weights.to(apart.dtype))
+        mixed: Tensor = apart.transpose(-1, -2) @ weights.to(apart.dtype)  # (N, 1 or 2, D)
         return Ragged(mixed.flatten(1), tokens.offsets)
