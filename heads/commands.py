@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption
+from heads.report.commands import report
+from heads.split_commands import splits
 from heads.sweep.command import sweep
 from heads.train_command import RunOption, train
 
@@ -20,6 +22,8 @@ app = typer.Typer(
 
 app.command()(train)
 app.command()(sweep)
+app.command()(report)
+app.command()(splits)
 
 
 @app.command()
