@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,16 @@ from embedcache.encoders.mini.commands import app
 from embedcache.encoders.mini.corpus import HELD_OUT, VALIDATION, corpus_file
 from embedcache.encoders.mini.kmers import KmerRates
 from embedcache.encoders.mini.measure import measure
+from embedcache.encoders.mini.model_card import model_card
 from embedcache.encoders.mini.network import names_of_tokens, vocabulary
 from embedcache.encoders.mini.pieces import cut_tokens, packs, windows_of_genome
 from embedcache.encoders.mini.publish import read_shape, read_trained, save_trained
-from embedcache.encoders.mini.recipes import mini_spec
+from embedcache.encoders.mini.recipes import mini_spec, recipe_of
 from embedcache.encoders.mini.training import Corpus, Recipe, evaluation_pieces, masked_perplexity, train
 from embedcache.encoders.registry import load_encoder
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.genome import open_genome, reverse_complement
+from embedcache.sequences import Modality
 from embedcache.splits import SPLITS
 from embedcache.transcripts import splice, translate
 
@@ -165,6 +168,26 @@ def test_published_weights_come_with_the_package_and_beat_counting(card: Encoder
     sequence = "MKTAYIAKQR" if card.tokens == "letter" else "ATGGCCAAATTTTAA"
     rows = encoder.encode([sequence])[0]
     assert rows.shape == (encoder.spec.n_tokens(sequence), card.width) and np.isfinite(rows).all()
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_published_weights_were_made_by_the_recipe(card: EncoderCard) -> None:
+    said = json.loads((PACKAGE / card.name / "training.json").read_text())
+    assert said == asdict(recipe_of(card.modalities[0]))
+
+
+@pytest.mark.parametrize(
+    ("modality", "tokens", "said"),
+    [
+        ("dna", "nt-3mer", "3 bases, from the left end of the window (`nt-3mer`)"),
+        ("dna", "nt-4mer", "4 bases, from the left end of the window (`nt-4mer`)"),
+        ("rna", "nt-6mer", "6 bases, from the left end of the sequence (`nt-6mer`)"),
+        ("protein", "letter", "one residue (`letter`)"),
+    ],
+)
+def test_a_model_card_says_what_a_token_is(modality: Modality, tokens: str, said: str) -> None:
+    numbers = {"parameters": 1, "tokens_asked": 1, "perplexity": 1.0, "best_kmer": 2.0, "unigram": 3.0}
+    assert f"- **A token** is {said}." in model_card(mini_spec(modality, tokens=tokens), Recipe(), numbers)
 
 
 def test_published_weights_are_small() -> None:

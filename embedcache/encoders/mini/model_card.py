@@ -6,6 +6,7 @@ from typing import Any
 from embedcache.encoders.mini.corpus import HELD_OUT, SHARED, VALIDATION
 from embedcache.encoders.mini.training import Recipe
 from embedcache.encoders.spec import EncoderSpec
+from embedcache.encoders.tokens import kmer_of
 from embedcache.sequences import Modality
 
 __all__ = ["model_card"]
@@ -13,10 +14,9 @@ __all__ = ["model_card"]
 _KIND = {"dna": "DNA", "rna": "RNA", "protein": "proteins"}
 _LETTERS = {
     "letter": "one residue",
-    "nt-3mer": "three bases, from the left end of the window",
-    "nt-6mer": "six bases, from the left end of the sequence",
     "codon": "one codon, in the frame of the longest stretch without a stop codon; bases around it stand alone",
 }
+_BASES = "{} bases, from the left end of the {}"
 _DATA = {
     "dna": "both strands, in windows from random places, of the genome of yeast (S. cerevisiae\n  R64-1-1); no other"
     " genome, so nothing is claimed of any",
@@ -63,7 +63,7 @@ def model_card(spec: EncoderSpec, recipe: Recipe, found: dict[str, Any]) -> str:
         recipe: How.
         found: Of ``measure`` on the validation split.
     """
-    size = SHARED[spec.modality]
+    size, window = SHARED[spec.modality], "window" if spec.modality == "dna" else "sequence"
     apart = ""
     if size:
         apart = f" Training sequences with {size} letters in a row in common with them were left out;\n  paralogues"
@@ -75,7 +75,7 @@ def model_card(spec: EncoderSpec, recipe: Recipe, found: dict[str, Any]) -> str:
         width=spec.width,
         layers=spec.architecture["layers"],
         heads=spec.architecture["heads"],
-        token=_LETTERS[spec.tokens],
+        token=_LETTERS.get(spec.tokens) or _BASES.format(kmer_of(spec.tokens), window),
         rule=spec.tokens,
         data=_DATA[spec.modality],
         held_out=_contigs(HELD_OUT, spec.modality),
