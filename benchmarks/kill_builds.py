@@ -10,7 +10,7 @@ And of each finished build: every sequence is there once and has the bytes of th
 quarantine, and no more shards were given up than were in flight. The drill fails as well if fewer than half of the
 kills hit a worker with work in its hands: then it shows nothing.
 
-    python benchmarks/kill_builds.py [--where local|s3] [--kills 200] [--ttl 3]
+    python benchmarks/kill_builds.py [--where local|s3] [--kills 200] [--ttl 3] [--encoder mini-protein]
 
 ``--where s3`` starts an S3 server (moto) in a process of its own. With ``--ttl`` a death is known from silence alone,
 as of a worker on another machine.
@@ -200,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--where", choices=["local", "s3"], default="local")
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--encoder", default="tiny-random-protein", help="or mini-protein")
     parser.add_argument("--sequences", type=int, default=2000)
     parser.add_argument("--gap", type=float, default=0.8, help="most seconds between kills")
     parser.add_argument("--pause", type=float, default=0.02, help="seconds that a batch takes longer")
@@ -209,6 +210,7 @@ def main() -> None:
     options = parser.parse_args()
     # the server of workers does not look beside this file for what it is to import
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.getenv("PYTHONPATH")])])
+    os.environ["DRILL_ENCODER"] = options.encoder
     multiprocessing.get_context("forkserver").set_forkserver_preload(["kill_worker"])
     with tempfile.TemporaryDirectory() as directory, places(options.where, Path(directory)) as root:
         tally = drill(root, Path(directory), options)

@@ -1,4 +1,4 @@
-"""A worker of the drill in ``kill_builds.py``: one build of a tiny encoder, which notes down what it embeds.
+"""A worker of the drill in ``kill_builds.py``: one build of a small encoder, which notes down what it embeds.
 
 Imported once by a server process from which workers are forked, so that a killed one is replaced in milliseconds.
 """
@@ -49,7 +49,7 @@ class NotingEncoder:
 
 
 torch.set_num_threads(1)
-ENCODER = load_encoder("tiny-random-protein", "protein")
+ENCODER = load_encoder(os.environ.get("DRILL_ENCODER", "tiny-random-protein"), "protein")
 
 
 def work(place: str, notes: str, count: int, ttl: float | None, pause: float) -> None:
