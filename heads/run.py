@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from embedcache.sequences import Modality
+from heads.adam import Adam
 from heads.aggregators import what_it_reads
 from heads.checkpoint import nested
 from heads.config import ModelConfig, TrainConfig
@@ -56,9 +57,7 @@ class Run:
             made = ExpressionModel(model, study.widths, len(study.dataset.tissues), study.layers)
         self.model = made.to(device)
         self.criterion = Criterion(config, study.scaler, study.data.targets[study.rows["train"]]).to(device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self.optimizer = Adam(self.model.parameters(), config.weight_decay)
         self.steps_per_epoch = math.ceil(len(study.rows["train"]) / config.batch_size)
         self.epoch, self.step = 0, 0
         """Epochs finished, and batches of the next one."""
@@ -102,7 +101,8 @@ class Run:
             batch: Not written to.
             n_cells: Measured cells of the whole batch.
         """
-        self.model.train()
+        if not self.model.training:  # setting it walks through all layers
+            self.model.train()
         with self.rng.active():
             for part in self.parts(batch):
                 loss = self.criterion(self.predict(part), part.targets, part.measured)
@@ -114,11 +114,9 @@ class Run:
         """Take a step along the gradients that were added up."""
         done = self.epoch * self.steps_per_epoch + self.step
         factor = rate_factor(self.config, done, self.config.epochs * self.steps_per_epoch)
-        self.optimizer.param_groups[0]["lr"] = self.config.learning_rate * factor
         if self.config.clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(self.config.learning_rate * factor)
         self.step += 1
 
     def end_epoch(self, targets: Array, predictions: Array) -> None:
