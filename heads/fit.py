@@ -145,9 +145,11 @@ def _resident(run: Run, data: CachedDataset) -> CachedDataset:
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
     """On a GPU, choose kernels that repeat their results; a warning tells where there is none."""
+    if device.type != "cuda":  # the switch imports the compiler of torch, which takes seconds
+        yield
+        return
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    if device.type == "cuda":
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
