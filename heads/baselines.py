@@ -1,7 +1,8 @@
 """What a model must beat: the tissue mean, lengths, composition, and mean-pooled embeddings under a linear model.
 
 Every baseline is fitted on the training rows, on measured cells. The ridge penalty is the one value, for all tissues,
-with the best mean R2 on the validation rows, which is what the run's early stopping sees too.
+with the best mean R2 on the validation rows, which is what the run's early stopping sees too. So are the settings of
+the kernel (``heads/kernel.py``).
 Shapes: N rows, F features, K tissues.
 """
 
@@ -15,10 +16,11 @@ from sklearn.preprocessing import StandardScaler
 
 from heads.data import Rows
 from heads.features import composition_features, length_features
+from heads.kernel import kernel_groups, kernel_predictions
 from heads.metrics import mean_defined, r2_columns
 from heads.setup import Study
 
-__all__ = ["ALPHAS", "BASELINES", "Baseline", "fit_baseline", "ridge_predictions"]
+__all__ = ["ALPHAS", "BASELINES", "KERNEL", "Baseline", "fit_baseline", "ridge_predictions"]
 
 Array = NDArray[np.float64]
 
@@ -52,7 +54,8 @@ def mean_features(study: Study) -> Array:
     return np.concatenate(blocks, axis=1)
 
 
-BASELINES: Mapping[str, Callable[[Study], Array]] = {
+KERNEL = "kernel on pooled embeddings"
+_FEATURES: Mapping[str, Callable[[Study], Array]] = {
     "tissue mean": lambda study: np.zeros((len(study.data), 0)),
     "log lengths": lambda study: length_features(study.dataset),
     "k-mers, codons, lengths": lambda study: np.concatenate(
@@ -60,12 +63,19 @@ BASELINES: Mapping[str, Callable[[Study], Array]] = {
     ),
     "pooled embeddings": mean_features,
 }
-"""Name of each baseline and the features (N, F) of its ridge regression, for all rows of the dataset."""
+"""Name of each linear baseline and the features (N, F) of its ridge regression, for all rows of the dataset."""
+BASELINES: tuple[str, ...] = (*_FEATURES, KERNEL)
+"""Name of each baseline, the last one not linear."""
 
 
 def fit_baseline(name: str, study: Study, rows: Rows) -> Baseline:
     """Fit one of ``BASELINES`` and predict some rows."""
-    features, targets = BASELINES[name](study), study.data.targets
+    if name == KERNEL:
+        groups, parts = kernel_groups(study), {n: study.rows[n] for n in ("train", "validation")}
+        found = kernel_predictions(groups, study.data.targets, **parts, rows=rows)
+        n_features = sum(group.shape[1] for group in groups)
+        return Baseline(name=name, predictions=found.predictions, n_features=n_features, alpha=found.penalty)
+    features, targets = _FEATURES[name](study), study.data.targets
     predictions, alpha = ridge_predictions(
         features, targets, train=study.rows["train"], validation=study.rows["validation"], rows=rows
     )

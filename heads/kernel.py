@@ -1,0 +1,150 @@
+"""Kernel ridge regression on pooled embeddings: what a model without any training loop reaches from the same cache.
+
+Each modality gives two groups of numbers, the means of eight equal parts of its tokens, and the mean of these means with
+its log length. The kernel is the mean over groups of ``exp(-gamma |x - x'|^2 / F)`` on standardised numbers. With more
+training rows than landmarks it is the subset of regressors of Rasmussen and Williams (Gaussian Processes for Machine
+Learning, 2006, section 8.3.1), which is the exact solution when all rows are landmarks.
+
+Shapes: N rows, F numbers of a group, K tissues, M landmarks.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from heads.data import Rows
+from heads.metrics import mean_defined, r2_columns
+from heads.setup import Study
+
+__all__ = ["GAMMAS", "KernelFit", "kernel_groups", "kernel_predictions"]
+
+Array = NDArray[np.float64]
+
+GAMMAS: tuple[float, ...] = (0.1, 0.3)
+"""Inverse widths of the kernel that are tried."""
+PENALTIES: tuple[float, ...] = (0.1, 0.3, 1.0)
+"""Ridge penalties that are tried."""
+PARTS = 8
+_LANDMARKS = 4000
+_MOST_ROWS = 30_000  # with parts; beyond, means only: parts of 100,000 transcripts do not fit in memory
+_AT_ONCE = 4096  # rows of a kernel matrix
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFit:
+    """Predictions (rows asked for, K), and what was chosen on validation rows."""
+
+    predictions: Array
+    gamma: float
+    penalty: float
+
+
+def kernel_groups(study: Study) -> list[NDArray[np.float32]]:
+    """Groups of numbers of every row of the dataset, each (N, F)."""
+    groups: list[NDArray[np.float32]] = []
+    for source in study.sources.values():
+        with_parts = len(source.lengths) <= _MOST_ROWS
+        summary = source.summaries(f"bins-{PARTS}" if with_parts else "means").numpy()  # (N, parts, D)
+        lengths = np.log1p(source.lengths)[:, None].astype(np.float32)
+        groups.append(np.concatenate([summary.mean(axis=1), lengths], axis=1))
+        if with_parts:
+            groups.append(summary.reshape(len(summary), -1))
+    return groups
+
+
+def kernel_predictions(
+    groups: Sequence[NDArray[np.float32]], targets: Array, *, train: Rows, validation: Rows, rows: Rows
+) -> KernelFit:
+    """Fit on training rows and predict some rows.
+
+    Args:
+        groups: Each (N, F).
+        targets: (N, K), NaN where not measured.
+        train: Rows to fit.
+        validation: Rows to choose the width of the kernel and the penalty on, one pair for all tissues.
+        rows: Rows to predict.
+    """
+    scaled = [_standardised(group, train) for group in groups]
+    asked = np.concatenate([validation, rows])
+    landmarks = train
+    if len(train) > _LANDMARKS:
+        landmarks = np.sort(np.random.default_rng(0).permutation(train)[:_LANDMARKS])
+    best, found = -np.inf, None
+    for gamma in GAMMAS:
+        predicted = _fit(scaled, targets, gamma, train=train, landmarks=landmarks, asked=asked)  # (penalties, asked, K)
+        for penalty, one in zip(PENALTIES, predicted, strict=True):
+            score = np.nan_to_num(
+                mean_defined(r2_columns(targets[validation], one[: len(validation)])), nan=-np.finfo(float).max
+            )
+            if score > best:
+                best, found = float(score), KernelFit(one[len(validation) :], gamma, penalty)
+    assert found is not None
+    return found
+
+
+def _fit(
+    groups: Sequence[NDArray[np.float32]], targets: Array, gamma: float, *, train: Rows, landmarks: Rows, asked: Rows
+) -> Array:
+    """Predictions (penalties, asked, K). Tissues measured on the same rows are fitted together."""
+    measured = ~np.isnan(targets[train])  # (train, K)
+    mean = np.nansum(targets[train], axis=0) / np.maximum(measured.sum(axis=0), 1)
+    predicted = np.zeros((len(PENALTIES), len(asked), targets.shape[1])) + mean
+    patterns, which = np.unique(measured, axis=1, return_inverse=True)
+    inner = _kernel(groups, gamma, landmarks, landmarks)  # (M, M)
+    wanted = np.concatenate([*_blocks(groups, gamma, asked, landmarks)])  # (asked, M)
+    for i in range(patterns.shape[1]):
+        tissues, here = np.flatnonzero(which == i), np.flatnonzero(patterns[:, i])
+        if not len(here):
+            continue
+        values = targets[np.ix_(train[here], tissues)] - mean[tissues]
+        if len(landmarks) == len(train):
+            system, right, ridge, used = inner[np.ix_(here, here)], values, np.eye(len(here)), wanted[:, here]
+        else:
+            system, right = _normal_equations(groups, gamma, train[here], landmarks, values)
+            ridge, used = inner, wanted
+        for j, penalty in enumerate(PENALTIES):
+            factor = cho_factor(system + penalty * ridge, overwrite_a=True)
+            predicted[j][:, tissues] += used @ cho_solve(factor, right)
+    return predicted
+
+
+def _normal_equations(
+    groups: Sequence[NDArray[np.float32]], gamma: float, rows: Rows, landmarks: Rows, values: Array
+) -> tuple[Array, Array]:
+    """Gram matrix of the kernel's columns, (M, M), and their products with the targets, (M, K)."""
+    gram, right = np.zeros((len(landmarks), len(landmarks))), np.zeros((len(landmarks), values.shape[1]))
+    start = 0
+    for block in _blocks(groups, gamma, rows, landmarks):  # (rows at once, M)
+        gram += block.T @ block
+        right += block.T @ values[start : start + len(block)]
+        start += len(block)
+    # a little on the diagonal: equal sequences make equal landmarks
+    return gram + 1e-6 * len(rows) * np.eye(len(landmarks)), right
+
+
+def _blocks(groups: Sequence[NDArray[np.float32]], gamma: float, rows: Rows, landmarks: Rows) -> Iterator[Array]:
+    """The kernel of some rows with the landmarks, a block of rows at a time."""
+    for start in range(0, len(rows), _AT_ONCE):
+        yield _kernel(groups, gamma, rows[start : start + _AT_ONCE], landmarks)
+
+
+def _kernel(groups: Sequence[NDArray[np.float32]], gamma: float, a: Rows, b: Rows) -> Array:
+    """Mean over groups of the Gaussian kernel, (a, b)."""
+    total = np.zeros((len(a), len(b)))
+    for group in groups:
+        x, y = group[a], group[b]
+        squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * (x @ y.T)
+        total += np.exp(-gamma / group.shape[1] * np.maximum(squares, 0))
+    return total / max(len(groups), 1)
+
+
+def _standardised(group: NDArray[np.float32], train: Rows) -> NDArray[np.float32]:
+    """Mean 0 and sd 1 over training rows; a column that does not vary there becomes 0."""
+    values = group[train].astype(np.float64)
+    mean, sd = values.mean(axis=0), values.std(axis=0)
+    varies = sd > 1e-6 * np.maximum(np.abs(mean), 1e-6)
+    scaled = (group - mean) / np.where(varies, sd, 1.0) * varies
+    return np.asarray(scaled, dtype=np.float32)
