@@ -1,9 +1,9 @@
 """Kernel ridge regression on pooled embeddings: what a model without any training loop reaches from the same cache.
 
-Each modality gives two groups of numbers, the means of eight equal parts of its tokens, and the mean of these means with
-its log length. The kernel is the mean over groups of ``exp(-gamma |x - x'|^2 / F)`` on standardised numbers. With more
-training rows than landmarks it is the subset of regressors of Rasmussen and Williams (Gaussian Processes for Machine
-Learning, 2006, section 8.3.1), which is the exact solution when all rows are landmarks.
+Each modality gives two groups of numbers: the means of eight equal parts of its tokens, and the mean of these means
+with its log length. The kernel is the mean over groups of ``exp(-gamma |x - x'|^2 / F)`` on standardised numbers. With
+more training rows than landmarks it is the subset of regressors of Rasmussen and Williams (Gaussian Processes for
+Machine Learning, 2006, section 8.3.1), which is the exact solution when all rows are landmarks.
 
 Shapes: N rows, F numbers of a group, K tissues, M landmarks.
 """
