@@ -36,8 +36,9 @@ Save = Callable[[Run], None]
 
 
 def fit(
-    cohort: Sequence[Run], study: Study, save: Save, stop: StopFlag | bool = False, *, title: str = "train"
-) -> None:
+    cohort: Sequence[Run], study: Study, save: Save, stop: StopFlag | bool = False, *, title: str = "train",
+    quiet: bool = False,
+) -> None:  # fmt: skip
     """Train runs that share their batches until each has stopped, or a stop is asked for.
 
     Args:
@@ -47,11 +48,13 @@ def fit(
         save: Called when a run has stopped, now and then before, and when a stop is asked for.
         stop: Becomes true when the work must end; runs are saved where they stand.
         title: Of the progress bar.
+        quiet: Show neither a bar nor lines.
     """
     data = _resident(cohort[0], study.data)
     _measure_scales([run for run in cohort if run.epoch == run.step == 0], study, data)
     n_rows, timer = len(study.rows["train"]), _SaveTimer(save)
-    with Progress(n_rows * sum(run.config.epochs for run in cohort), "transcripts", title) as progress:
+    show = _Hidden if quiet else Progress
+    with show(n_rows * sum(run.config.epochs for run in cohort), "transcripts", title) as progress:
         progress.update(n_rows * sum(run.epoch for run in cohort))
         lines = _Lines(len(cohort))
         while (left := [run for run in cohort if not run.stopped]) and not stop:
@@ -62,7 +65,8 @@ def fit(
             rows = study.rows["validation"]
             for run, predictions in zip(active, predict_cohort(active, data, rows), strict=True):
                 run.end_epoch(study.data.targets[rows], predictions)
-                lines.tell(run)
+                if not quiet:
+                    lines.tell(run)
                 if run.stopped:
                     timer.save([run])
                     progress.update(n_rows * (run.config.epochs - run.epoch))
@@ -154,6 +158,12 @@ def deterministic(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+class _Hidden(Progress):
+    """Of a training that shows nothing."""
+
+    hidden = True
 
 
 class _SaveTimer:

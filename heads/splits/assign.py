@@ -16,6 +16,7 @@ __all__ = [
     "SplitError",
     "check_splits",
     "cut_into_parts",
+    "draw_validation",
     "fold_of_rows",
     "rows_by_split",
     "split_by_gene",
@@ -66,7 +67,7 @@ def rows_by_split(dataset: Dataset, config: SplitConfig = _GIVEN) -> dict[SplitN
     names, sizes = unit_names(dataset, units), np.bincount(units)
     is_test, is_rest = _tested(names, sizes, config)
     salt = " ".join(map(str, (config.seed, config.fold, *([config.inner_fold] if config.inner_folds else []))))
-    is_validation = _draw_validation(names, sizes, np.flatnonzero(is_rest), config.validation_fraction, salt)
+    is_validation = draw_validation(names, sizes, np.flatnonzero(is_rest), config.validation_fraction, salt)
     chosen = {"train": is_rest & ~is_validation, "validation": is_validation, "test": is_test}
     for name, found in chosen.items():
         if not found.any():
@@ -156,7 +157,7 @@ def unit_names(dataset: Dataset, units: Rows) -> list[str]:
     return [found[unit] for unit in range(len(found))]
 
 
-def _draw_validation(names: Sequence[str], sizes: Rows, rest: Rows, fraction: float, salt: str) -> Mask:
+def draw_validation(names: Sequence[str], sizes: Rows, rest: Rows, fraction: float, salt: str) -> Mask:
     """Units for validation, (U,): in drawn order whatever still fits into the share, and one at least."""
     order = sorted(rest.tolist(), key=lambda unit: _draw(f"{salt} validation", names[unit]))
     room = fraction * float(sizes[rest].sum())
