@@ -15,7 +15,9 @@ from embedcache.errors import InvalidInputError
 from heads.arms import arms_table
 from heads.baselines import BASELINES, fit_baseline
 from heads.checkpoint import read_tensors
+from heads.differential import differential_usage
 from heads.model import ExpressionModel
+from heads.rng import PrivateRng
 from heads.scaling import TissueScaler
 from heads.splits import unit_of_rows
 from heads.sweep.directory import SweepDirectory
@@ -85,7 +87,11 @@ def score_sweep(
         "scored": "test rows of the dataset" if split.unit == "given" else f"{grid.folds or 1} folds by {split.unit}",
         "diverged": {name: sorted(set(grid.seeds) - set(kept)) for name, kept in lost.items()},
         "arms": [
-            {**one.to_json(), **(_about(by_name[one.name], sweep) if one.name in by_name else _BASELINE)}
+            {
+                **one.to_json(),
+                **(_about(by_name[one.name], sweep) if one.name in by_name else _BASELINE),
+                "differential": _differential(opened, scale, {**arms, **baselines}[one.name], genes),
+            }
             for one in scores
         ],
     }
@@ -173,12 +179,22 @@ def _about(one: ArmRuns, sweep: SweepDirectory) -> dict[str, Any]:
     }
 
 
+def _differential(opened: Opened, scale: _Scale, predictions: Array, genes: NDArray[np.int64]) -> dict[str, Any] | None:
+    """How well differences of isoform usage between tissues are told; None where they cannot be."""
+    if opened.dataset.info.get("target_unit") != "log1p_tpm":
+        return None
+    undone = scale.scaler.undo(scale.targets), scale.scaler.undo(predictions)
+    found = differential_usage(*undone, genes)
+    return found.to_json() if found.n_genes else None
+
+
 def _parameters(run: NamedRun, description: Mapping[str, Any]) -> int:
-    """Numbers that are learned, of a model that is laid out and not made."""
+    """Numbers that are learned."""
     encoders = description["encoders"]
     widths = {m: encoder["width"] for m, encoder in encoders.items()}
     layers = {m: len(encoder.get("layers", [1])) for m, encoder in encoders.items()}
-    with torch.device("meta"):
+    # made and dropped: a model that is only laid out, on the device "meta", imports the compiler of torch for seconds
+    with PrivateRng(0, torch.device("cpu")).active():
         model = ExpressionModel(run.settings.model, widths, len(description["tissues"]), layers)
     return sum(parameter.numel() for parameter in model.parameters())
 
