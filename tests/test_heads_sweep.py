@@ -16,6 +16,7 @@ from fake_study import FakeStudy, make_study
 
 from embedcache.errors import EmbedCacheError, InvalidInputError
 from embedcache.interrupt import StoppedError
+from heads.baselines import BASELINES
 from heads.checkpoint import CheckpointError
 from heads.data import CachedDataset
 from heads.run import Run
@@ -175,7 +176,7 @@ def test_folds_predict_every_row_by_a_run_that_has_not_seen_its_gene(study: Fake
     text = GRID.replace("seeds = [0, 3]", "seeds = 2\nfolds = 4").replace('["cross-attention", "concat"]', '["concat"]')
     result = sweep(job_of(study, tmp_path, text), resamples=200)
     table = result.table
-    assert table["folds"] == 4 and table["scored"] == "4 folds by gene" and len(table["arms"]) == 2 + 4
+    assert table["folds"] == 4 and table["scored"] == "4 folds by gene" and len(table["arms"]) == 2 + len(BASELINES)
     tested: list[str] = []
     for run in next(arm for arm in table["arms"] if arm["name"] == "concat, rna")["runs"]:
         if run["seed"] == 0:

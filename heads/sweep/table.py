@@ -35,24 +35,50 @@ def format_sweep(table: Mapping[str, Any], directory: Path | None = None) -> str
     ]
     if compared:
         notes.append("difference: paired by gene and seed; p of the bootstrap, and Holm's over all rows of the table")
-    return "\n".join([*head, "", format_table(rows), "", *notes])
+    parts = [*head, "", format_table(rows), "", *notes]
+    if any(arm["within_gene"]["r2"] is not None for arm in table["arms"]):
+        parts += ["", *_isoforms(table["arms"])]
+    return "\n".join(parts)
+
+
+def _isoforms(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What DNA alone cannot know: isoforms of a gene against each other, and how that changes between tissues."""
+    first = arms[0]
+    used = first.get("differential")
+    rows = [["isoforms of a gene", "R2", "Spearman", "Kendall"]]
+    if used:
+        rows[0] += ["usage between tissues", "direction", "top isoform", "switching genes"]
+    for arm in arms:
+        within, found = arm["within_gene"], arm.get("differential")
+        row = [_name(arm), *(_number(within[name]) for name in ("r2", "spearman", "kendall"))]
+        if used:
+            names = ("pearson", "direction", "top_isoform", "switch_auroc")
+            row += [_number(found[name]) if found else "" for name in names]
+        rows.append(row)
+    within = first["within_gene"]
+    notes = [f"{within['n_transcripts']:,} transcripts of {within['n_genes']:,} genes with two or more isoforms"]
+    if used:
+        notes.append(
+            f"usage: share of an isoform in its gene; {used['n_genes']:,} genes; correlation of its differences "
+            "between tissues, share of them with the right sign (chance 0.5), most used isoform found (chance "
+            f"{_number(used['top_isoform_chance'])}), switching genes told from others (AUROC, chance 0.5)"
+        )
+    return [format_table(rows), "", *notes]
 
 
 def _titles(reference: str | None) -> list[str]:
-    titles = ["", "parameters", "R2 [95%]", "seed sd", "Spearman [95%]", "within genes R2", "validation R2"]
+    titles = ["", "parameters", "R2 [95%]", "seed sd", "Spearman [95%]", "validation R2"]
     return titles if reference is None else [*titles, f"R2 - R2 of {reference} [95%]", "p", "Holm"]
 
 
 def _row(arm: Mapping[str, Any], compared: bool) -> list[str]:
-    name = arm["name"] if arm["kind"] == "arm" else f"({arm['name']})"
     validation = arm["validation"]
     row = [
-        name,
+        _name(arm),
         "" if arm["parameters"] is None else f"{arm['parameters']:,}",
         _interval(arm["r2"]),
         _number(arm["r2_seed_sd"]) if arm["kind"] == "arm" and arm["n_seeds"] > 1 else "",
         _interval(arm["spearman"]),
-        _number(arm["within_gene"]["r2"]),
         _number(validation["r2"]) if validation else "",
     ]
     if not compared:
@@ -62,6 +88,11 @@ def _row(arm: Mapping[str, Any], compared: bool) -> list[str]:
         return [*row, "", "", ""]
     r2 = difference["r2"]
     return [*row, _interval(r2, "+"), _small(r2["p"]), _small(r2["p_holm"])]
+
+
+def _name(arm: Mapping[str, Any]) -> str:
+    """Baselines stand in brackets."""
+    return arm["name"] if arm["kind"] == "arm" else f"({arm['name']})"
 
 
 def _interval(found: Mapping[str, float | None], sign: str = "") -> str:
