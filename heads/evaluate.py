@@ -19,6 +19,7 @@ from heads.inference import predict_finite
 from heads.metrics import Scores, WithinGene, score, within_gene
 from heads.setup import Study, provenance
 from heads.statistics import Interval, difference_by_gene, interval_by_gene
+from heads.sweep.work import write_predictions
 from heads.trained import TrainedRun, load_trained
 
 __all__ = ["Evaluation", "ModelScores", "evaluate"]
@@ -162,6 +163,9 @@ def _score(trained: TrainedRun, study: Study, resamples: int) -> Evaluation:
             "Prepare it with a test split, and train a run on it."
         )
     predictions = {"this run": predict_finite(trained.model, study.data, rows, trained.config)}
+    kept = trained.directory.path / "test_predictions.parquet"
+    if not kept.exists():  # a sweep has written it
+        write_predictions(kept, study.dataset, rows, predictions["this run"], {})
     details: dict[str, dict[str, Any]] = {}
     for name in BASELINES:
         baseline = fit_baseline(name, study, rows)

@@ -61,7 +61,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def scored_run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = make_run(tmp_path_factory.mktemp("runs") / "run", dataset)
-    score_run(run)
+    score_run(run, dataset)
     return run
 
 

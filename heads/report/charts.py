@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import median_low
 
 import numpy as np
 
@@ -74,11 +75,11 @@ def learning_curves(arm: Arm) -> str:
     """Training and validation loss of every training of an arm, by epoch; empty without any."""
     if not arm.curves:
         return ""
-    width, height = 380, 272
+    width, height = 380, 288
     losses = [x for curve in arm.curves for x in (*curve.train_loss, *curve.validation_loss) if x is not None]
     epochs = max(len(curve.validation_loss) for curve in arm.curves)
     # a first epoch may be far above all others
-    most = 3 * float(np.median(losses)) if losses else 1.0
+    most = 3 * median_low(losses) if losses else 1.0
     frame = Frame(Axis(1, max(epochs, 2), 50, 366), Axis.around(losses, 226, 24, most=max(most, 1e-9)))
     body = [label(0, 13, arm.name, css="title", width=width, size=14), frame.axes("epoch", "loss (z)")]
     for css, name in (("train", "train_loss"), ("arm", "validation_loss")):
@@ -90,7 +91,7 @@ def learning_curves(arm: Arm) -> str:
             assert loss is not None
             body.append(f'<circle class="arm dot" cx="{n1(frame.x(best))}" cy="{n1(frame.y(loss))}" r="3"/>')
     words = _kept(arm.curves)
-    body.append(label(50, 270, words, css="small", width=width - 50, size=11))
+    body.append(label(50, 282, words, css="small", width=width - 50, size=11))
     return figure(width, height, f"Learning curves of {arm.name}", words, body)
 
 

@@ -105,6 +105,7 @@ def _sweep(path: Path, dataset: Path | str | None) -> Report:
         expression=runs[0].expression if runs else (),
         expression_unit=runs[0].unit if runs else "",
         facts=runs[0].facts() if runs else (),
+        lost=table.diverged,
         notes=tuple(notes),
         provenance={"sweep.json": sweep.shown, **configs},
     )

@@ -167,6 +167,8 @@ class Report:
     expression_unit: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     """More that a reader must know: encoders, rows of each split."""
+    lost: tuple[str, ...] = ()
+    """Trainings that failed and are in no score, in words."""
     notes: tuple[str, ...] = ()
     """What is missing here and how to get it."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -185,7 +187,7 @@ class Report:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What weakens the numbers: few seeds, few groups."""
-        found = []
+        found = list(self.lost)
         counts = {arm.n_seeds for arm in self.arms_only if arm.is_scored and arm.n_seeds is not None}
         if counts == {1}:
             found.append("ONE seed: variation between trainings is not in these intervals.")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from heads.report.content import Arm, Difference, Estimate, Report
 from heads.report.svg import Axis, figure, label, line, ticks, whisker
-from heads.report.words import interval, number, p_value
+from heads.report.words import interval, p_value, typeset
 
 __all__ = ["forest", "forest_rows", "scores_forest", "tissue_bars"]
 
@@ -67,7 +67,7 @@ def _forest(
         body.append(whisker(axis, y, found.low, found.high, f"{css} whisker"))
         if found.estimate is not None and not axis.cuts(found.estimate):
             body.append(f'<circle class="{css} dot" cx="{axis(found.estimate):.1f}" cy="{y:.1f}" r="4.5"/>')
-        body.append(label(right + 14, y + 4, interval(found, sign), css="number"))
+        body.append(label(right + 14, y + 4, typeset(interval(found, sign)), css="number"))
         if beside:
             body.append(label(right + 178, y + 4, beside, css="number"))
     spoken = "; ".join(f"{arm.name} {interval(found, sign)} {beside}".strip() for arm, found, beside in lines)
@@ -106,12 +106,7 @@ def tissue_bars(arm: Arm, tissues: Sequence[str], metric: str, axis_of: Sequence
             )
         body.append(whisker(axis, y, score.low, score.high, "over whisker"))
         text = interval(score) if score.estimate is not None else "not defined"
-        body.append(label(right + 8, y + 4, text.replace(" [no interval]", ""), css="small number"))
+        body.append(label(right + 8, y + 4, typeset(text.replace(" [no interval]", "")), css="small number"))
     title = f"{METRICS[metric]} of {arm.name} by tissue, 95% interval"
     spoken = "; ".join(f"{t} {interval(s)}" for t, s in zip(tissues, scores, strict=True))
     return figure(width, bottom + 20, title, spoken, body)
-
-
-def spoken_number(value: float | None) -> str:
-    """A number for those who listen."""
-    return "unknown" if value is None else number(value)

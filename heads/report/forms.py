@@ -5,8 +5,8 @@ import io
 from collections.abc import Sequence
 
 from heads.report.content import Arm, Report
-from heads.report.tables import METRICS, Table, details_table, is_number, results_table, story
-from heads.report.words import as_latex, as_markdown, plain
+from heads.report.tables import METRICS, Table, details_table, results_table, story
+from heads.report.words import as_latex, as_markdown, is_number, plain
 
 __all__ = ["csv_text", "latex_text", "markdown_text"]
 

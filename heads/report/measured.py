@@ -24,6 +24,10 @@ Array = NDArray[np.float64]
 _ACROSS = 60  # squares along an axis: a picture of some 15 KB, whatever the number of cells
 
 
+class _OtherPredictionsError(Exception):
+    """Predictions whose scores are not those that were written."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Measured:
     """Targets of a dataset by transcript."""
@@ -53,10 +57,15 @@ class Measured:
         )
         if resamples and any(score.low is None for score in arm.r2_by_tissue):
             genes = np.unique(np.concatenate([pair[2] for pair in pairs]), return_inverse=True)[1]
-            r2, spearman = (
-                _by_tissue(metric, scores, (measured, predicted), genes, resamples)
-                for metric, scores in (("r2", arm.r2_by_tissue), ("spearman", arm.spearman_by_tissue))
-            )
+            try:
+                r2, spearman = (
+                    _by_tissue(metric, scores, (measured, predicted), genes, resamples)
+                    for metric, scores in (("r2", arm.r2_by_tissue), ("spearman", arm.spearman_by_tissue))
+                )
+            except _OtherPredictionsError as error:
+                raise InvalidInputError(
+                    f"{runs[0].predictions} is not what test.json beside it scored: {error}. Remove the wrong one."
+                ) from error
             arm = replace(arm, r2_by_tissue=r2, spearman_by_tissue=spearman)
         return arm
 
@@ -128,7 +137,12 @@ def _by_tissue(
     if not scores or int(genes.max()) < 1:
         return scores
     sums = GeneSums.collect("r2" if metric == "r2" else "spearman", *cells, genes)
-    draws = sums.score(draw_genes(int(genes.max()) + 1, resamples))  # (R, K)
+    n_genes = int(genes.max()) + 1
+    whole = sums.score(np.ones((1, n_genes)))[0]  # (K,)
+    for score, found_score in zip(scores, whole.tolist(), strict=True):
+        if score.estimate is not None and abs(score.estimate - found_score) > 1e-6:  # false for NaN
+            raise _OtherPredictionsError(f"{metric} {found_score:.6f} and {score.estimate:.6f} in one tissue")
+    draws = sums.score(draw_genes(n_genes, resamples))  # (R, K)
     found = []
     for score, column in zip(scores, draws.T, strict=True):
         defined = column[~np.isnan(column)]

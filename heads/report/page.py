@@ -40,9 +40,9 @@ def html_text(report: Report) -> str:
 
 
 def _head(report: Report) -> str:
-    n = len(report.arms_only)
+    n, m = len(report.arms_only), len(report.baselines)
     what = "One run" if report.kind == "run" else f"Sweep of {n} arm{'' if n == 1 else 's'}"
-    beside = f", {len(report.baselines)} baselines" if report.baselines else ""
+    beside = f", {m} baseline{'' if m == 1 else 's'}" if m else ""
     parts = [f"<h1>{as_html(report.name)}</h1>", f'<p class="soft">{what}{beside}</p>']
     shown = [*([f"NOTE: {'; '.join(report.labels)}"] if report.labels else []), *report.warnings]
     if shown:
@@ -85,9 +85,11 @@ def _differences(report: Report) -> str:
         return _missing("No differences were computed.")
     seeds = sorted({arm.difference_seeds for arm in report.arms if arm.difference_seeds is not None})
     paired = f" Paired seeds: {', '.join(map(str, seeds))}." if seeds else ""
+    corrected = any(found.p_holm is not None for arm in report.arms for found in arm.differences.values())
+    holm = " Holm: corrected for all comparisons of the table." if corrected else ""
     words = (
         f"Differences are {report.difference}, both scored on the same resamples; they decide, not the overlap of two "
-        f"intervals.{paired} Holm: corrected for all comparisons of the table. Arrow heads: the interval goes on."
+        f"intervals.{paired}{holm} Arrow heads: the interval goes on."
     )
     figures = "".join(f'<figure class="wide">{plot}</figure>' for plot in plots)
     return _beside(report) + f'<p class="soft">{as_html(words)}</p>' + figures

@@ -67,8 +67,13 @@ class Part:
 
     def numbers(self, name: str) -> tuple[float | None, ...]:
         """A list of numbers or nulls; empty if it is missing."""
-        items = Part(self.file, "", {str(i): value for i, value in enumerate(self._list(name))})
-        return tuple(Part(self.file, f"{self.where}{name}.", items.values).number(i) for i in items.values)
+        items = Part(self.file, f"{self.where}{name}.", {str(i): value for i, value in enumerate(self._list(name))})
+        return tuple(items.number(i) for i in items.values)
+
+    def wholes(self, name: str) -> tuple[int, ...]:
+        """A list of whole numbers, nulls left out; empty if it is missing."""
+        items = Part(self.file, f"{self.where}{name}.", {str(i): value for i, value in enumerate(self._list(name))})
+        return tuple(found for i in items.values if (found := items.whole(i)) is not None)
 
     def part(self, name: str) -> "Part | None":
         """An object, or None."""

@@ -29,6 +29,8 @@ class Scored:
     folds: int | None = None
     reference: str | None = None
     facts: tuple[tuple[str, str], ...] = ()
+    diverged: tuple[str, ...] = ()
+    """Trainings that came to no model, an arm each, in words."""
 
 
 def read_test(path: Path, tissues: tuple[str, ...]) -> Scored | None:
@@ -78,7 +80,6 @@ def read_table(path: Path, tissues: tuple[str, ...]) -> Scored | None:
     if tissues:
         _same_tissues(found, tissues)
     tissues = found.texts("tissues")
-    seeds = Part(path, "seeds.", {str(i): seed for i, seed in enumerate(found.values.get("seeds") or [])})
     return Scored(
         arms=tuple(_arm(arm, len(tissues)) for arm in found.parts("arms")),
         labels=found.texts("labels"),
@@ -88,10 +89,21 @@ def read_table(path: Path, tissues: tuple[str, ...]) -> Scored | None:
         resamples=found.whole("resamples"),
         unit=found.text("unit") or "gene",
         scored=found.text("scored") or "",
-        seeds=tuple(seed for name in seeds.values if (seed := seeds.whole(name)) is not None),
+        seeds=found.wholes("seeds"),
         folds=found.whole("folds"),
         reference=found.text("reference"),
+        diverged=_diverged(found),
     )
+
+
+def _diverged(found: Part) -> tuple[str, ...]:
+    lost = found.part("diverged")
+    words = []
+    for name in lost.values if lost else ():
+        assert lost is not None
+        seeds = ", ".join("?" if seed is None else f"{seed:g}" for seed in lost.numbers(name))
+        words.append(f"Seeds {seeds} of {name} diverged and are not in its row.")
+    return tuple(words)
 
 
 def _same_tissues(found: Part, tissues: tuple[str, ...]) -> None:

@@ -42,10 +42,10 @@ table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabu
 caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--rule); white-space: normal; max-width: 11rem;
-  overflow-wrap: anywhere; }
+  overflow-wrap: break-word; }
 tr > :first-child { text-align: left; white-space: normal; min-width: 9rem; max-width: 22rem; overflow-wrap: anywhere;
   font-weight: 600; }
-table.facts td, table.settings td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+table.facts td, table.settings td, table.settings th { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 table.facts tr > :first-child { font-weight: 400; color: var(--soft); min-width: 0; vertical-align: top; }
 tr.group th { padding-top: .8rem; color: var(--soft); }
 tbody tr:hover { background: var(--band); }

@@ -9,6 +9,9 @@ from heads.report.words import as_html, plain
 
 __all__ = ["Axis", "Frame", "figure", "label", "line", "n1", "path", "ticks", "whisker"]
 
+_LARGE = 1e15
+"""No value of ours comes near; beyond, steps between ticks are lost to rounding."""
+
 
 def n1(x: float) -> str:
     """A coordinate with at most one digit after the point."""
@@ -36,10 +39,11 @@ class Axis:
 
     @classmethod
     def around(
-        cls, values: Iterable[float | None], start: float, end: float, *, least: float = -math.inf,
-        most: float = math.inf, zero: bool = False,
+        cls, values: Iterable[float | None], start: float, end: float, *, least: float = -_LARGE,
+        most: float = _LARGE, zero: bool = False,
     ) -> "Axis":  # fmt: skip
         """An axis over all values that are known, within bounds that no sane value leaves."""
+        least, most = max(least, -_LARGE), min(most, _LARGE)
         known = [min(max(value, least), most) for value in values if value is not None]
         known += [0.0] if zero or not known else []
         low, high = min(known), max(known)

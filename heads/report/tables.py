@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from heads.report.content import Arm, Report
-from heads.report.words import NOTHING, as_html, interval, number, p_value, value
+from heads.report.words import NOTHING, as_html, interval, number, p_value, typeset, value
 
-__all__ = ["METRICS", "Table", "details_table", "html_table", "is_number", "results_table", "settings_table", "story"]
+__all__ = ["METRICS", "Table", "details_table", "html_table", "results_table", "settings_table", "story"]
 
 METRICS = {"r2": "R2", "spearman": "Spearman"}
 
@@ -129,7 +129,8 @@ def story(report: Report) -> list[str]:
     what = f"{units} x seeds, crossed" if many else units
     without = "" if many else "; variation between trainings is not included"
     lines.append(f"Intervals: 95%, {count}resamples of {what}{without}.")
-    lines.append("R2 and Spearman: mean over tissues, on the z-scale of the training rows; pooled: all cells at once.")
+    scale = "scored" if report.folds else "training"
+    lines.append(f"R2 and Spearman: mean over tissues, on the z-scale of the {scale} rows; pooled: all cells at once.")
     if any(arm.within_gene for arm in report.arms):
         within = next(arm.within_gene for arm in report.arms if arm.within_gene)
         sizes = "" if within.n_genes is None else f" ({within.n_genes:,} genes with two or more measured isoforms)"
@@ -150,16 +151,7 @@ def html_table(table: Table, caption: str, css: str = "") -> str:
                 f'<tr class="group"><th colspan="{len(table.header)}" scope="rowgroup">{as_html(title)}</th></tr>'
             )
         for name, *cells in rows:
-            shown = "".join(f"<td>{as_html(_typeset(cell))}</td>" for cell in cells)
+            shown = "".join(f"<td>{as_html(typeset(cell))}</td>" for cell in cells)
             parts.append(f'<tr><th scope="row">{as_html(name)}</th>{shown}</tr>')
         parts.append("</tbody>")
     return "\n".join([*parts, "</table>"])
-
-
-def _typeset(cell: str) -> str:
-    return cell.replace("-", "\u2212") if is_number(cell) else cell
-
-
-def is_number(cell: str) -> bool:
-    """Whether a cell holds numbers of ours and no words."""
-    return cell != NOTHING and not set(cell) - set("0123456789.,-+[] e<")

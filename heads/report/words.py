@@ -5,7 +5,19 @@ import re
 
 from heads.report.content import Difference, Estimate
 
-__all__ = ["NOTHING", "as_html", "as_latex", "as_markdown", "interval", "number", "p_value", "plain", "value"]
+__all__ = [
+    "NOTHING",
+    "as_html",
+    "as_latex",
+    "as_markdown",
+    "interval",
+    "is_number",
+    "number",
+    "p_value",
+    "plain",
+    "typeset",
+    "value",
+]
 
 NOTHING = "-"
 """Stands where a value is not known."""
@@ -74,3 +86,13 @@ def value(found: object) -> str:
     if isinstance(found, dict):
         return ", ".join(f"{name}={value(one)}" for name, one in found.items())
     return f"{found:g}" if isinstance(found, float) else str(found)
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell holds numbers of ours and no words."""
+    return cell != NOTHING and not set(cell) - set("0123456789.,-+[] e<")
+
+
+def typeset(cell: str) -> str:
+    """A cell of numbers with real minus signs."""
+    return cell.replace("-", "\u2212") if is_number(cell) else cell
