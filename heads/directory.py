@@ -5,6 +5,7 @@ checkpoint.safetensors   where training stands; replaced after every epoch
 history.jsonl            losses and validation scores, a line an epoch
 model.safetensors        the best epoch; there when training is finished
 test.json                scores of the test rows; written once, by ``heads evaluate``
+events.out.tfevents...   the history for TensorBoard, where that is installed
 """
 
 import fcntl
@@ -17,6 +18,7 @@ from typing import Any
 from embedcache.store.files import create_file, replace_file
 from heads.checkpoint import CheckpointError, writing
 from heads.config import ModelConfig, SplitConfig, TrainConfig
+from heads.tensorboard import write_scalars
 
 __all__ = ["CONFIG_VERSION", "RunDirectory"]
 
@@ -122,6 +124,7 @@ class RunDirectory:
         text = "".join(json.dumps(record) + "\n" for record in records)
         with writing(self.history):
             replace_file(self.history, [text.encode()])
+        write_scalars(self.path, records)
 
 
 def _encode(values: Mapping[str, Any]) -> bytes:

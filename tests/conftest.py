@@ -8,6 +8,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are small, and run beside each other
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do, before anything imports torch
+os.environ.setdefault("HEADS_TENSORBOARD", "0")  # its files hold times, and tests compare all bytes of a run
 
 
 @pytest.fixture(scope="session")
