@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fake_study import FakeStudy, make_study
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.metrics.pairwise import rbf_kernel
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.preprocessing import StandardScaler
 
 from heads import kernel
@@ -29,7 +29,7 @@ def test_it_is_kernel_ridge_of_scikit_learn() -> None:
     found = kernel_predictions(groups, targets, **ROWS)
     assert found.gamma in GAMMAS and found.penalty in PENALTIES
     scaled = [StandardScaler().fit(group[:80]).transform(group) for group in groups]
-    whole = sum(rbf_kernel(x, gamma=found.gamma / x.shape[1]) for x in scaled) / 2
+    whole = sum(np.exp(-found.gamma * euclidean_distances(x) / x.shape[1] ** 0.5) for x in scaled) / 2
     model = KernelRidge(alpha=found.penalty, kernel="precomputed")
     mean = targets[:80].mean(0)
     expected = model.fit(whole[:80, :80], targets[:80] - mean).predict(whole[100:, :80]) + mean
@@ -56,7 +56,7 @@ def test_few_landmarks_come_near_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "_LANDMARKS", 200)
     monkeypatch.setattr(kernel, "_AT_ONCE", 64)
     few = kernel_predictions(groups, targets, **rows).predictions
-    assert 0.98 < np.corrcoef(few[:, 0], whole[:, 0])[0, 1] < 1 - 1e-9
+    assert 0.9 < np.corrcoef(few[:, 0], whole[:, 0])[0, 1] < 1 - 1e-9
 
 
 @pytest.fixture(scope="module")
