@@ -1,10 +1,10 @@
 """Kernel ridge regression on pooled embeddings: what a model without any training loop reaches from the same cache.
 
 Each modality gives two groups of numbers: the means of eight equal parts of its tokens, and the mean of these means
-with its log length. The kernel is the mean over groups of ``exp(-gamma |x - x'| / sqrt(F))`` on standardised numbers:
-exponential, the Matern kernel of order 1/2, because it reaches more on yeast than a Gaussian one. With more training
-rows than landmarks it is the subset of regressors of Rasmussen and Williams (Gaussian Processes for Machine Learning,
-2006, section 8.3.1), which is the exact solution when all rows are landmarks.
+with its log length. The kernel is the mean over groups of a Gaussian or an exponential one (the Matern kernel of order
+1/2) of the distance ``|x - x'| / sqrt(F)`` of standardised numbers; which, its width and the penalty are chosen on
+validation rows. With more training rows than landmarks it is the subset of regressors of Rasmussen and Williams
+(Gaussian Processes for Machine Learning, 2006, section 8.3.1), which is the exact solution when all rows are landmarks.
 
 Shapes: N rows, F numbers of a group, K tissues, M landmarks.
 """
@@ -20,12 +20,12 @@ from heads.data import Rows
 from heads.metrics import mean_defined, r2_columns
 from heads.setup import Study
 
-__all__ = ["GAMMAS", "KernelFit", "kernel_groups", "kernel_predictions"]
+__all__ = ["KERNELS", "KernelFit", "kernel_groups", "kernel_predictions"]
 
 Array = NDArray[np.float64]
 
-GAMMAS: tuple[float, ...] = (0.5, 1.0)
-"""Inverse widths of the kernel that are tried."""
+KERNELS: tuple[tuple[str, float], ...] = (("gaussian", 0.3), ("exponential", 0.5), ("exponential", 1.0))
+"""Kernels and inverse widths that are tried: ``exp(-gamma d^2)`` and ``exp(-gamma d)`` of a distance d."""
 PENALTIES: tuple[float, ...] = (0.03, 0.1, 0.3)
 """Ridge penalties that are tried."""
 PARTS = 8
@@ -39,7 +39,7 @@ class KernelFit:
     """Predictions (rows asked for, K), and what was chosen on validation rows."""
 
     predictions: Array
-    gamma: float
+    kernel: tuple[str, float]
     penalty: float
 
 
@@ -74,28 +74,36 @@ def kernel_predictions(
     if len(train) > _LANDMARKS:
         landmarks = np.sort(np.random.default_rng(0).permutation(train)[:_LANDMARKS])
     best, found = -np.inf, None
-    for gamma in GAMMAS:
-        predicted = _fit(scaled, targets, gamma, train=train, landmarks=landmarks, asked=asked)  # (penalties, asked, K)
+    for kernel in KERNELS:
+        predicted = _fit(
+            scaled, targets, kernel, train=train, landmarks=landmarks, asked=asked
+        )  # (penalties, asked, K)
         for penalty, one in zip(PENALTIES, predicted, strict=True):
             score = np.nan_to_num(
                 mean_defined(r2_columns(targets[validation], one[: len(validation)])), nan=-np.finfo(float).max
             )
             if score > best:
-                best, found = float(score), KernelFit(one[len(validation) :], gamma, penalty)
+                best, found = float(score), KernelFit(one[len(validation) :], kernel, penalty)
     assert found is not None
     return found
 
 
 def _fit(
-    groups: Sequence[NDArray[np.float32]], targets: Array, gamma: float, *, train: Rows, landmarks: Rows, asked: Rows
+    groups: Sequence[NDArray[np.float32]],
+    targets: Array,
+    kernel: tuple[str, float],
+    *,
+    train: Rows,
+    landmarks: Rows,
+    asked: Rows,
 ) -> Array:
     """Predictions (penalties, asked, K). Tissues measured on the same rows are fitted together."""
     measured = ~np.isnan(targets[train])  # (train, K)
     mean = np.nansum(targets[train], axis=0) / np.maximum(measured.sum(axis=0), 1)
     predicted = np.zeros((len(PENALTIES), len(asked), targets.shape[1])) + mean
     patterns, which = np.unique(measured, axis=1, return_inverse=True)
-    inner = _kernel(groups, gamma, landmarks, landmarks)  # (M, M)
-    wanted = np.concatenate([*_blocks(groups, gamma, asked, landmarks)])  # (asked, M)
+    inner = _kernel(groups, kernel, landmarks, landmarks)  # (M, M)
+    wanted = np.concatenate([*_blocks(groups, kernel, asked, landmarks)])  # (asked, M)
     for i in range(patterns.shape[1]):
         tissues, here = np.flatnonzero(which == i), np.flatnonzero(patterns[:, i])
         if not len(here):
@@ -104,7 +112,7 @@ def _fit(
         if len(landmarks) == len(train):
             system, right, ridge, used = inner[np.ix_(here, here)], values, np.eye(len(here)), wanted[:, here]
         else:
-            system, right = _normal_equations(groups, gamma, train[here], landmarks, values)
+            system, right = _normal_equations(groups, kernel, train[here], landmarks, values)
             ridge, used = inner, wanted
         for j, penalty in enumerate(PENALTIES):
             factor = cho_factor(system + penalty * ridge, overwrite_a=True)
@@ -113,12 +121,12 @@ def _fit(
 
 
 def _normal_equations(
-    groups: Sequence[NDArray[np.float32]], gamma: float, rows: Rows, landmarks: Rows, values: Array
+    groups: Sequence[NDArray[np.float32]], kernel: tuple[str, float], rows: Rows, landmarks: Rows, values: Array
 ) -> tuple[Array, Array]:
     """Gram matrix of the kernel's columns, (M, M), and their products with the targets, (M, K)."""
     gram, right = np.zeros((len(landmarks), len(landmarks))), np.zeros((len(landmarks), values.shape[1]))
     start = 0
-    for block in _blocks(groups, gamma, rows, landmarks):  # (rows at once, M)
+    for block in _blocks(groups, kernel, rows, landmarks):  # (rows at once, M)
         gram += block.T @ block
         right += block.T @ values[start : start + len(block)]
         start += len(block)
@@ -126,19 +134,23 @@ def _normal_equations(
     return gram + 1e-6 * len(rows) * np.eye(len(landmarks)), right
 
 
-def _blocks(groups: Sequence[NDArray[np.float32]], gamma: float, rows: Rows, landmarks: Rows) -> Iterator[Array]:
+def _blocks(
+    groups: Sequence[NDArray[np.float32]], kernel: tuple[str, float], rows: Rows, landmarks: Rows
+) -> Iterator[Array]:
     """The kernel of some rows with the landmarks, a block of rows at a time."""
     for start in range(0, len(rows), _AT_ONCE):
-        yield _kernel(groups, gamma, rows[start : start + _AT_ONCE], landmarks)
+        yield _kernel(groups, kernel, rows[start : start + _AT_ONCE], landmarks)
 
 
-def _kernel(groups: Sequence[NDArray[np.float32]], gamma: float, a: Rows, b: Rows) -> Array:
-    """Mean over groups of the exponential kernel, (a, b)."""
+def _kernel(groups: Sequence[NDArray[np.float32]], kernel: tuple[str, float], a: Rows, b: Rows) -> Array:
+    """Mean of the kernel over groups, (a, b)."""
+    kind, gamma = kernel
     total = np.zeros((len(a), len(b)))
     for group in groups:
         x, y = group[a].astype(np.float64), group[b].astype(np.float64)  # small distances of large numbers
         squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * (x @ y.T)
-        total += np.exp(-gamma * np.sqrt(np.maximum(squares, 0) / group.shape[1]))
+        squares = np.maximum(squares, 0) / group.shape[1]
+        total += np.exp(-gamma * (squares if kind == "gaussian" else np.sqrt(squares)))
     return total / max(len(groups), 1)
 
 

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from heads import kernel
 from heads.baselines import KERNEL, fit_baseline
 from heads.config import ModelConfig
-from heads.kernel import GAMMAS, PENALTIES, kernel_groups, kernel_predictions
+from heads.kernel import KERNELS, PENALTIES, kernel_groups, kernel_predictions
 from heads.setup import open_study
 
 
@@ -24,12 +24,16 @@ def make_data(n: int = 120, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray
 ROWS = {"train": np.arange(80), "validation": np.arange(80, 100), "rows": np.arange(100, 120)}
 
 
-def test_it_is_kernel_ridge_of_scikit_learn() -> None:
+@pytest.mark.parametrize("tried", KERNELS, ids=str)
+def test_it_is_kernel_ridge_of_scikit_learn(monkeypatch: pytest.MonkeyPatch, tried: tuple[str, float]) -> None:
     groups, targets = make_data()
+    monkeypatch.setattr(kernel, "KERNELS", (tried,))
     found = kernel_predictions(groups, targets, **ROWS)
-    assert found.gamma in GAMMAS and found.penalty in PENALTIES
+    assert found.kernel == tried and found.penalty in PENALTIES
     scaled = [StandardScaler().fit(group[:80]).transform(group) for group in groups]
-    whole = sum(np.exp(-found.gamma * euclidean_distances(x) / x.shape[1] ** 0.5) for x in scaled) / 2
+    kind, gamma = found.kernel
+    distances = [euclidean_distances(x) / x.shape[1] ** 0.5 for x in scaled]
+    whole = sum(np.exp(-gamma * (d**2 if kind == "gaussian" else d)) for d in distances) / 2
     model = KernelRidge(alpha=found.penalty, kernel="precomputed")
     mean = targets[:80].mean(0)
     expected = model.fit(whole[:80, :80], targets[:80] - mean).predict(whole[100:, :80]) + mean
