@@ -68,6 +68,10 @@ class BuildJob:
         """The job of a further worker: one lets sequences be tried again, and only once."""
         return replace(self, retry=False)
 
+    def on_cpu(self) -> "BuildJob":
+        """The job for a worker that is given no GPU."""
+        return replace(self, device="cpu")
+
     def progress(self) -> dict[Place, int]:
         """Commits and verdicts in the stores of the modality."""
         counts = {}

@@ -17,9 +17,9 @@ from heads.checkpoint import CheckpointError, writing
 from heads.directory import RunDirectory
 from heads.inference import predict_finite
 from heads.metrics import Scores, WithinGene, score, within_gene
+from heads.predictions import write_predictions
 from heads.setup import Study, provenance
 from heads.statistics import Interval, difference_by_gene, interval_by_gene
-from heads.sweep.work import write_predictions
 from heads.trained import TrainedRun, load_trained
 
 __all__ = ["Evaluation", "ModelScores", "evaluate"]

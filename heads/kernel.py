@@ -100,7 +100,7 @@ def _fit(
     """Predictions (penalties, asked, K). Tissues measured on the same rows are fitted together."""
     measured = ~np.isnan(targets[train])  # (train, K)
     mean = np.nansum(targets[train], axis=0) / np.maximum(measured.sum(axis=0), 1)
-    predicted = np.zeros((len(PENALTIES), len(asked), targets.shape[1])) + mean
+    predicted: Array = np.zeros((len(PENALTIES), len(asked), targets.shape[1])) + mean
     patterns, which = np.unique(measured, axis=1, return_inverse=True)
     inner = _kernel(groups, kernel, landmarks, landmarks)  # (M, M)
     wanted = np.concatenate([*_blocks(groups, kernel, asked, landmarks)])  # (asked, M)
@@ -151,7 +151,8 @@ def _kernel(groups: Sequence[NDArray[np.float32]], kernel: tuple[str, float], a:
         squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * (x @ y.T)
         squares = np.maximum(squares, 0) / group.shape[1]
         total += np.exp(-gamma * (squares if kind == "gaussian" else np.sqrt(squares)))
-    return total / max(len(groups), 1)
+    total /= max(len(groups), 1)
+    return total
 
 
 def _standardised(group: NDArray[np.float32], train: Rows) -> NDArray[np.float32]:

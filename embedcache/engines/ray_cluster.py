@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from embedcache.engines.options import number, read_options, text
@@ -56,7 +56,7 @@ class RayEngine:
         with _cluster(wanted.get("address"), workers, wanted.get("num_cpus")) as (ray, cores):
             needs = _needs(ray, job, wanted, cores)
             if needs["num_gpus"] == 0:
-                job = replace(job, device="cpu")  # or "auto" would take GPUs that are given to others
+                job = job.on_cpu()  # or "auto" would take GPUs that are given to others
             yield from supervise(_Tasks(ray, needs), job, workers)
 
 

@@ -49,6 +49,10 @@ class Job(Protocol):
         """The job for every worker but the first, and for one in place of a lost one."""
         ...
 
+    def on_cpu(self) -> Self:
+        """The job for a worker that is given no GPU."""
+        ...
+
     def progress(self) -> object:
         """Something that changes when any worker got anything done."""
         ...
@@ -124,8 +128,9 @@ def _together(ends: list[WorkerEnd]) -> "BuildReport":
         raise CacheError(f"none of {len(ends)} workers finished: {errors[0] if errors else 'they all died'}")
     for error in errors:
         log.warning("a worker failed and others did its work: %s", error)
+    first: BuildReport = reports[0]
     return replace(
-        reports[0],
+        first,
         computed=sum(report.computed for report in reports),
         tokens=sum(report.tokens for report in reports),
         cropped=max(report.cropped for report in reports),

@@ -17,13 +17,14 @@ from heads.baselines import BASELINES, fit_baseline
 from heads.checkpoint import read_tensors
 from heads.differential import differential_usage
 from heads.model import ExpressionModel
+from heads.predictions import read_predictions, write_predictions
 from heads.rng import PrivateRng
 from heads.scaling import TissueScaler
 from heads.splits import unit_of_rows
 from heads.sweep.directory import SweepDirectory
 from heads.sweep.grid import Arm, Grid
 from heads.sweep.plan import NamedRun
-from heads.sweep.work import Opened, read_predictions, write_predictions
+from heads.sweep.work import Opened
 
 __all__ = ["ArmRuns", "score_sweep"]
 

@@ -1,7 +1,8 @@
 """A sweep from grid to table: cohorts one after the other, trials first where an arm is tuned."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,23 @@ class SweepJob:
     workers: int = 1
     """How many workers share the cohorts; each may be killed at any time."""
 
+    hide_gpus: bool = False
+    """A worker that is given no GPU must see none; the device stays as it is set, for it names the runs."""
+
     def perform(self) -> bool:
         """What a worker does: train until every run has ended. It leaves the table to the process that asked."""
+        if self.hide_gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         train_sweep(self, SweepDirectory(self.output))
         return True
 
     def again(self) -> "SweepJob":
         """The job of a further worker."""
         return self
+
+    def on_cpu(self) -> "SweepJob":
+        """The job for a worker that is given no GPU."""
+        return replace(self, hide_gpus=True)
 
     def progress(self) -> dict[str, int]:
         """When each run was last saved."""

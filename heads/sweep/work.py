@@ -3,7 +3,6 @@
 Shapes: N rows, K tissues.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,22 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.interrupt import StopFlag
 from embedcache.place import Place
 from embedcache.sequences import Modality
-from embedcache.store.files import replace_file
-from heads.checkpoint import CheckpointError, writing
 from heads.config import SplitConfig
 from heads.data import CachedDataset
 from heads.directory import RunDirectory
 from heads.fit import deterministic, fit, predict_cohort
 from heads.inference import choose_device
 from heads.open_sources import StoredSource, layers_of, open_source
+from heads.predictions import write_predictions
 from heads.run import Run
 from heads.scaling import TissueScaler
 from heads.setup import Study, describe, divide
@@ -34,11 +30,9 @@ from heads.sweep.directory import SweepDirectory
 from heads.sweep.plan import Cohort, NamedRun
 from heads.train import DivergedError, finish, resume, save
 
-__all__ = ["Opened", "read_predictions", "shared_data", "source_name", "train_cohort", "write_predictions"]
+__all__ = ["Opened", "shared_data", "source_name", "train_cohort"]
 
 Array = NDArray[np.float64]
-
-_ENTRY = b"isoheads-test-predictions"
 
 
 @dataclass(slots=True)
@@ -153,37 +147,3 @@ def _predict(runs: Sequence[tuple[Run, RunDirectory]], study: Study) -> None:
         run.model.load_state_dict(run.best)
     for (_, directory), found in zip(runs, predict_cohort([run for run, _ in runs], study.data, rows), strict=True):
         write_predictions(directory.path / "test_predictions.parquet", study.dataset, rows, found, {})
-
-
-def write_predictions(
-    path: Path, dataset: Dataset, rows: NDArray[np.int64], predictions: Array, story: Mapping[str, Any]
-) -> None:
-    """Write predictions (N, K) on the z-scale for some rows: transcript_id, gene_id, a float64 column a tissue."""
-    samples = dataset.samples.iloc[rows]
-    columns = {name: pa.array(samples[name].tolist(), pa.string()) for name in ("transcript_id", "gene_id")}
-    columns |= {name: pa.array(predictions[:, k]) for k, name in enumerate(dataset.tissues)}
-    table = pa.table(list(columns.values()), names=list(columns))
-    table = table.replace_schema_metadata({_ENTRY: json.dumps({"version": 1, "scale": "z", **story})})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, [sink.getvalue().to_pybytes()])
-
-
-def read_predictions(path: Path, dataset: Dataset, rows: NDArray[np.int64]) -> Array:
-    """Read what ``write_predictions`` wrote, (N, K), for these rows.
-
-    Raises:
-        CheckpointError: The file is missing, damaged, or of other rows.
-    """
-    try:
-        table = pq.read_table(path)
-        ids = table["transcript_id"].to_pylist()
-        found = np.stack([table[name].to_numpy() for name in dataset.tissues], axis=1)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        words = str(error).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read: {words}. Remove it and run the sweep again.") from error
-    if ids != dataset.samples["transcript_id"].iloc[rows].tolist():
-        raise CheckpointError(f"{path} holds predictions for other transcripts. Remove it and run the sweep again.")
-    return np.asarray(found, dtype=np.float64)
