@@ -25,6 +25,7 @@ _SPLIT = {
     "split_seed": "seed",
     "split_column": "column",
     "similarity": "similarity",
+    "split_tool": "tool",
 }
 """Flat name of each field of ``SplitConfig``."""
 _MODEL = tuple(item.name for item in fields(ModelConfig))

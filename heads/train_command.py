@@ -19,6 +19,7 @@ from heads.config import (
     Precision,
     Resident,
     Schedule,
+    SimilarityTool,
     SplitConfig,
     SplitUnit,
     TrainConfig,
@@ -115,8 +116,9 @@ def train(
     split_seed: Annotated[int, typer.Option(min=0, help="Of the draw of folds.")] = _SPLIT.seed,
     split_column: Annotated[str, typer.Option(help="Column whose equal values stay together.")] = _SPLIT.column,
     similarity: Annotated[
-        float, typer.Option(help="Share of k-mers from which on two genes stay together.")
+        float, typer.Option(help="Share of equal letters from which on the proteins of two genes stay together.")
     ] = _SPLIT.similarity,
+    split_tool: Annotated[SimilarityTool, typer.Option(help="What finds similar sequences.")] = _SPLIT.tool,
 ) -> None:
     """Train one run from the cache. The same command again goes on where it stopped."""
     options = locals()
