@@ -14,11 +14,14 @@ from embedcache.place import Place
 from embedcache.store.files import create_file
 from heads.baselines import BASELINES, fit_baseline
 from heads.checkpoint import CheckpointError, writing
+from heads.differential import DifferentialUsage, differential_usage
 from heads.directory import RunDirectory
 from heads.inference import predict_finite
 from heads.metrics import Scores, WithinGene, score, within_gene
 from heads.predictions import write_predictions
+from heads.scaling import TissueScaler
 from heads.setup import Study, provenance
+from heads.splits import unit_of_rows
 from heads.statistics import Interval, difference_by_gene, interval_by_gene
 from heads.trained import TrainedRun, load_trained
 
@@ -45,11 +48,13 @@ class ModelScores:
     """R2 of the run minus R2 of this baseline, on the same resamples of genes; None for the run."""
     details: Mapping[str, Any]
     """Of a baseline: number of features and the ridge penalty."""
+    differential: DifferentialUsage | None = None
+    """Usage of isoforms between tissues; None where the targets are not log1p TPM, or no gene has two isoforms."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; undefined scores are null."""
         values: dict[str, Any] = {"name": self.name, "details": dict(self.details)}
-        for name in ("overall", "coding", "noncoding", "within_gene"):
+        for name in ("overall", "coding", "noncoding", "within_gene", "differential"):
             part = getattr(self, name)
             values[name] = part and part.to_json()
         for name in ("r2", "spearman", "r2_lead"):
@@ -63,6 +68,8 @@ class ModelScores:
         for name in ("overall", "coding", "noncoding"):
             values[name] = found[name] and Scores.from_json(found[name])
         values["within_gene"] = WithinGene.from_json(found["within_gene"])
+        if used := found.get("differential"):  # the first results had none
+            values["differential"] = DifferentialUsage.from_json(used)
         for name in ("r2", "spearman", "r2_lead"):
             values[name] = found[name] and _interval(found[name])
         return cls(**values)
@@ -174,7 +181,9 @@ def _score(trained: TrainedRun, study: Study, resamples: int) -> Evaluation:
     samples = study.dataset.samples.iloc[rows]
     genes = np.unique(samples["gene_id"].to_numpy(dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
     coding = (samples["protein_key"].notna() | samples["cds_start"].notna()).to_numpy(dtype=bool)
-    scorer = _Scorer(study.data.targets[rows], genes, coding, resamples)
+    units = np.unique(unit_of_rows(study.dataset, study.split)[rows], return_inverse=True)[1].astype(np.int64)
+    in_tpm = study.dataset.info.get("target_unit") == "log1p_tpm"
+    scorer = _Scorer(study.data.targets[rows], genes, units, coding, study.scaler if in_tpm else None, resamples)
     return Evaluation(
         run=str(trained.directory.path),
         labels=trained.labels,
@@ -200,17 +209,21 @@ class _Scorer:
 
     targets: Array
     genes: NDArray[np.int64]
+    units: NDArray[np.int64]
+    """What is resampled: genes, or groups of genes with like sequences."""
     coding: NDArray[np.bool_]
+    scaler: TissueScaler | None
+    """The way back to log1p TPM, where targets are that."""
     resamples: int
 
     def score(self, name: str, predictions: Array, run: Array, details: Mapping[str, Any]) -> ModelScores:
         r2, spearman = (
-            interval_by_gene(metric, self.targets, predictions, self.genes, resamples=self.resamples)
+            interval_by_gene(metric, self.targets, predictions, self.units, resamples=self.resamples)
             for metric in ("r2", "spearman")
         )
         lead = None
         if predictions is not run:
-            lead = difference_by_gene("r2", self.targets, run, predictions, self.genes, resamples=self.resamples)
+            lead = difference_by_gene("r2", self.targets, run, predictions, self.units, resamples=self.resamples)
         return ModelScores(
             name=name,
             overall=score(self.targets, predictions),
@@ -221,7 +234,14 @@ class _Scorer:
             spearman=spearman,
             r2_lead=lead,
             details=details,
+            differential=self._differential(predictions),
         )
+
+    def _differential(self, predictions: Array) -> DifferentialUsage | None:
+        if self.scaler is None:
+            return None
+        found = differential_usage(self.scaler.undo(self.targets), self.scaler.undo(predictions), self.genes)
+        return found if found.n_genes else None
 
     def _part(self, predictions: Array, rows: NDArray[np.bool_]) -> Scores | None:
         return score(self.targets[rows], predictions[rows]) if rows.sum() >= 2 else None

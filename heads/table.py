@@ -68,7 +68,16 @@ def _parts(evaluation: "Evaluation") -> list[list[str]]:
             "Kendall",
         ]
     ]
-    return rows + [[model.name, *_part(model)] for model in evaluation.models]
+    used = evaluation.models[0].differential
+    if used:
+        rows[0] += [f"usage, {used.n_genes:,} genes: r", "top isoform", "switching"]
+    return rows + [[model.name, *_part(model), *_usage(model)] for model in evaluation.models]
+
+
+def _usage(model: "ModelScores") -> list[str]:
+    """How differences of isoform usage between tissues are told."""
+    found = model.differential
+    return [] if found is None else [_number(x) for x in (found.pearson, found.top_isoform, found.switch_auroc)]
 
 
 def _part(model: "ModelScores") -> list[str]:
@@ -80,12 +89,18 @@ def _part(model: "ModelScores") -> list[str]:
 
 
 def _notes(evaluation: "Evaluation") -> list[str]:
+    used = evaluation.models[0].differential
+    more = [] if used is None else [
+        "Usage: share of an isoform in its gene; correlation of its differences between tissues, most used isoform",
+        f"found (chance {_number(used.top_isoform_chance)}), switching genes told from others (AUROC, chance 0.5).",
+    ]  # fmt: skip
     return [
         "R2 and Spearman: mean over tissues; pooled: all cells at once; z-scale of the training rows.",
         "Within genes: isoforms against the mean of their gene; there a right gene level scores 0.",
         f"Intervals: {evaluation.resamples:,} resamples of genes; variation between trainings not included.",
-        "Baselines read all modalities of the dataset, pooled embeddings those of the run; their ridge penalty is",
+        "Baselines read all modalities of the dataset, pooled embeddings those of the run; their settings are",
         "chosen on the validation rows.",
+        *more,
     ]
 
 
