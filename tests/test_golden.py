@@ -64,8 +64,11 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert blocks
     monkeypatch.chdir(tmp_path)
     (tmp_path / "proteins.fa").write_text(">a\nMKVLA\n>b\nMKV\n")
+    found: dict[str, object] = {}
     for block in blocks:
         names: dict[str, object] = {}
         exec(compile(block, "README.md", "exec"), names)  # our own text
-        embedding = names["embedding"]
-        assert isinstance(embedding, np.ndarray) and embedding.shape[1] == 64
+        found.update(names)
+    embedding, scores = found["embedding"], found["scores"]
+    assert isinstance(embedding, np.ndarray) and embedding.shape[1] == 64
+    assert isinstance(scores, np.ndarray) and scores.min() > 0.5
