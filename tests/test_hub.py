@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hub_models import AMINO_ACIDS, COMMIT, REMOTE, SMALL, save, tokenizer_of_letters
+from hub_models import AMINO_ACIDS, COMMIT, REMOTE, SMALL, save, tokenizer_of_letters, tokenizer_of_pieces
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -284,3 +284,17 @@ def test_a_directory_is_named_in_full_for_other_processes(bert: Path, monkeypatc
     assert portable_name("hf:bert") == portable_name(f"hf:{bert}") == f"hf:{bert}"
     for name in ("hf:lab/bert", "esm2-8m", "bert"):
         assert portable_name(name) == name
+
+
+def test_each_letter_of_a_piece_gets_the_row_of_the_piece(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config: Any = BertConfig(**SMALL, vocab_size=12, max_position_embeddings=64)
+    path = save(tmp_path / "pairs", BertModel(config), tokenizer_of_pieces(["A", "C", "G", "T", "AA"]))
+    encoder: Any = load_encoder(f"hf:{path}", "dna")
+    (rows,) = encoder.encode(["CAAAGT"])
+    with torch.no_grad():
+        plain = encoder.model(input_ids=torch.tensor([[2, 5, 1, 3, 4]])).last_hidden_state[0].numpy()
+    np.testing.assert_allclose(rows, plain[[0, 1, 1, 2, 3, 4]], atol=1e-5)
+    assert encoder.spec.n_tokens("CAAAGT") == 6 and encoder.spec.tokens == "letter"
+    letters = load_encoder(f"hf:{save(tmp_path / 'one', BertModel(config), tokenizer_of_letters('ACGT'))}", "dna")
+    assert encoder.spec.architecture["spelling"]["pieces"] and "pieces" not in letters.spec.architecture["spelling"]

@@ -114,10 +114,19 @@ class HubEncoder(Starting):
         if not sequences:
             return Done({layer: [] for layer in layers})
         with torch.inference_mode():
-            found = [self._run(self.files.spelling.ids(one), layers) for one in sequences]
+            found = [self._rows(one, layers) for one in sequences]
             offsets = torch.tensor([0, *np.cumsum([len(one[layers[0]]) for one in found]).tolist()])
             packed = {layer: Ragged(torch.cat([one[layer] for one in found]), offsets) for layer in layers}
             return PendingRows(self.spec, packed)
+
+    def _rows(self, sequence: str, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Rows of one sequence by layer, (tokens, width); a piece of several letters gives each of them its row."""
+        spelling = self.files.spelling
+        found = self._run(spelling.ids(sequence), layers)
+        if not spelling.pieces:
+            return found
+        sizes = torch.from_numpy(spelling.letters_of_pieces(sequence)).to(self._device)
+        return {layer: rows.repeat_interleave(sizes, dim=0) for layer, rows in found.items()}
 
     def _run(self, ids: NDArray[np.int64], layers: Sequence[int]) -> dict[int, Tensor]:
         """Rows of one sequence by layer, (tokens, width), special tokens left out."""

@@ -2,8 +2,9 @@
 
 Sequences are given to it as they are, with spaces between letters (ProtT5, ProtBert), or RNA with U for T. A way fits
 if every letter of the modality is known and the tokens are one a letter, 6-mers as those of the Nucleotide Transformer,
-or pieces of some other fixed size; else the model is refused, for nobody could say which letters a row stands for. What
-was found on the trials is looked at again for every sequence.
+or pieces of some other fixed size. Pieces of changing size, as of byte-pair encodings, are laid to letters: each letter
+gets the row of its piece, if the tokenizer tells where its pieces are. Else the model is refused, for nobody could say
+which letters a row stands for. What was found on the trials is looked at again for every sequence.
 """
 
 import random
@@ -44,6 +45,8 @@ class Spelling:
     name: str = ""
     letters: dict[str, int] = field(default_factory=dict)
     """Id of each letter, where a token is a letter."""
+    pieces: bool = False
+    """Whether a token is a piece of any number of letters, each of which gets its row."""
 
     @property
     def special(self) -> int:
@@ -52,7 +55,8 @@ class Spelling:
 
     def to_json(self) -> dict[str, Any]:
         """What changes the ids, besides the vocabulary."""
-        return {"separator": self.separator, "uracil": self.uracil, "before": [*self.before], "after": [*self.after]}
+        said = {"separator": self.separator, "uracil": self.uracil, "before": [*self.before], "after": [*self.after]}
+        return {**said, "pieces": True} if self.pieces else said
 
     def ids(self, sequence: str) -> NDArray[np.int64]:
         """Ids of a normalised sequence with its special tokens.
@@ -64,6 +68,9 @@ class Spelling:
             InvalidSequenceError: The tokens are not those that the rule expects.
         """
         kept = _between(self, _encode(self, sequence))
+        if self.pieces and kept is not None:
+            self.letters_of_pieces(sequence)
+            return np.array([*self.before, *kept, *self.after], np.int64)
         expected = count_tokens(sequence, self.rule)
         if self.letters:
             is_plain = all(letter in self.letters for letter in sequence)
@@ -78,6 +85,20 @@ class Spelling:
                 f"{expected} tokens ({self.rule}), so that rows could not be laid to letters. Leave the sequence out."
             )
         return np.array([*self.before, *kept, *self.after], np.int64)
+
+    def letters_of_pieces(self, sequence: str) -> NDArray[np.int64]:
+        """Letters of each piece of a sequence, in order.
+
+        Raises:
+            InvalidSequenceError: The pieces leave a letter out, or do not follow one another.
+        """
+        sizes = _piece_sizes(self, sequence)
+        if sizes is None:
+            raise InvalidSequenceError(
+                f"The pieces that the tokenizer of {self.name} makes of {sequence[:20]}{'...' * (len(sequence) > 20)} "
+                "do not cover its letters one after the other. Leave the sequence out."
+            )
+        return np.array(sizes, np.int64)
 
     def _letter(self, letter: str) -> int:
         if letter in self.letters:
@@ -112,9 +133,9 @@ def find_spelling(tokenizer: Any, modality: Modality, name: str) -> Spelling:
     sample = "".join(random.Random(1).choices(LETTERS[modality], k=24))
     made = tokenizer.convert_ids_to_tokens(tokenizer(sample)["input_ids"])
     raise InvalidInputError(
-        f"The tokenizer of {name} writes {sample} as {' '.join(map(str, made))}: not one token a letter, nor pieces of "
-        f"a fixed size, or without all letters of {modality}, so that no row could be laid to letters. Write a plug-in "
-        "for it, --encoder module:Class."
+        f"The tokenizer of {name} writes {sample} as {' '.join(map(str, made))}: not one token a letter, nor pieces "
+        f"whose letters it tells, or without all letters of {modality}, so that no row could be laid to letters. Write "
+        "a plug-in for it, --encoder module:Class."
     )
 
 
@@ -156,7 +177,22 @@ def _with_rule(way: Spelling, modality: Modality) -> Spelling | None:
         tail = 1 if rule == "nt-6mer" else size  # lengths that are no multiple of a piece
         if all(_cuts_there(way, trial, rule, size) for trial in _trials(modality, tail)):
             return Spelling(**{**said, "rule": rule})
+    if not way.separator and all(_known(way, one) and _piece_sizes(way, one) for one in _trials(modality, 1)):
+        return Spelling(**{**said, "rule": "letter", "pieces": True})
     return None
+
+
+def _piece_sizes(way: Spelling, sequence: str) -> list[int] | None:
+    """Letters of each piece; None if the tokenizer does not tell, or they do not follow one another to the end."""
+    if not getattr(way.tokenizer, "is_fast", False):
+        return None
+    text = _text(way, sequence)
+    places = way.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    ends = [0, *(end for _, end in places)]
+    if [start for start, _ in places] != ends[:-1] or ends[-1] != len(text):
+        return None
+    sizes = [end - start for start, end in places]
+    return sizes if min(sizes, default=0) > 0 else None
 
 
 def _cuts_there(way: Spelling, trial: str, rule: str, size: int) -> bool:

@@ -32,8 +32,8 @@ def find(card: EncoderCard, modality: Modality, options: EncoderOptions) -> tupl
         MissingDependencyError: The package or the files are not here.
         InvalidInputError: The files are of a model of another shape.
     """
-    if options.get("random_init") is not None:
-        return card, None
+    if options.get("random_init") is not None and not card.settings.get("pieces"):
+        return card, None  # pieces are those of a vocabulary, which is in the files
     _import_package(card.name)
     from embedcache.encoders import hub
 

@@ -1,4 +1,4 @@
-"""RNA-FM, RiNALMo, ERNIE-RNA, SpliceBERT and HyenaDNA, by way of the optional package multimolecule.
+"""RNA-FM, RiNALMo, ERNIE-RNA, SpliceBERT, HyenaDNA and DNABERT-2, by way of the optional package multimolecule.
 
 The package and the copies of the weights that it reads are AGPL-3.0; it is imported only when one of these is chosen.
 Sizes are the defaults of its classes (version 0.2.2) and what it says of its variants; files were never seen here.
@@ -80,5 +80,15 @@ CARDS = (
         max_tokens=32_768,
         trained_tokens=32_768,
         citation="Nguyen et al., NeurIPS 2023, https://arxiv.org/abs/2306.15794",
+    ),
+    _card(
+        "dnabert-2",
+        "dnabert2",
+        "dnabert2",
+        (768, 12, 12, 3072),
+        modalities=("dna",),
+        settings={"model_type": "dnabert2", "pieces": True},  # byte pairs: each letter gets the row of its piece
+        trained_tokens=2_560,  # 512 pieces of about five letters
+        citation="Zhou et al., ICLR 2024, https://arxiv.org/abs/2306.15006",
     ),
 )
