@@ -18,6 +18,7 @@ demo: $(INSTALLED)
 	$(BIN)/embedcache info --cache $(DEMO)/cache
 	$(BIN)/heads train --modalities dna,rna,protein --dataset $(DEMO)/dataset --cache $(DEMO)/cache --run $(DEMO)/runs/three --heads 2 --width 64 --epochs 6
 	$(BIN)/heads evaluate --run $(DEMO)/runs/three
+	$(BIN)/heads sweep grids/smoke.toml --dataset $(DEMO)/dataset --cache $(DEMO)/cache --output $(DEMO)/runs/smoke
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
