@@ -15,6 +15,7 @@ import embedcache.encoders.plugin_class as documented
 from embedcache.build import build_cache
 from embedcache.encoders.cards import CARDS
 from embedcache.encoders.registry import card, encoder_spec, load_encoder
+from embedcache.encoders.selftest import check_encoder
 from embedcache.errors import EmbedCacheError, InvalidInputError, InvalidSettingError, MissingDependencyError
 from embedcache.prepare.fasta import prepare_fasta
 from embedcache.sequences import SequenceRecord, sequence_key
@@ -188,12 +189,20 @@ def test_what_goes_wrong_when_it_is_made(
         ("[]", "returned a list of 0 for 1 sequences"),
         ("[np.zeros((2, 2))]", r"returned rows \(2, 2\) for a sequence of 3 letters, expected \(3, 2\)"),
         ("[np.full((3, 2), np.nan)]", "not finite"),
+        ("[np.full((3, 2), 1j)]", "returned an array of complex128, expected real numbers"),
     ],
 )
 def test_wrong_rows_are_refused(write: Write, returned: str, words: str) -> None:
     body = re.sub("return .*", f"return {returned}", BODY)
     with pytest.raises(EmbedCacheError, match=words):
         load_encoder(write(body=body), "protein").encode(["MKT"])
+
+
+def test_wrong_rows_are_told_once(write: Write) -> None:
+    """What the plug-in's wrapper says is not followed by advice of the self-test."""
+    encoder = load_encoder(write(body=re.sub("return .*", "return []", BODY)), "protein")
+    with pytest.raises(EmbedCacheError, match=r"arrays\. Mend the plug-in\. Nothing was written\.$"):
+        check_encoder(encoder)
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,13 @@ class ClassEncoder:
 
     def _checked(self, rows: Any, sequence: str) -> NDArray[np.float32]:
         expected = (self.spec.n_tokens(sequence), self.spec.width)
-        array = np.asarray(rows, np.float32)
+        array = np.asarray(rows)
+        if np.iscomplexobj(array):  # a cast would drop the imaginary part with no more than a warning
+            raise EmbedCacheError(
+                f"encode of {self.spec.name} returned an array of {array.dtype}, expected real numbers. Mend the "
+                "plug-in."
+            )
+        array = array.astype(np.float32, copy=False)
         if array.shape != expected:
             raise EmbedCacheError(
                 f"encode of {self.spec.name} returned rows {array.shape} for a sequence of {len(sequence)} letters, "
