@@ -24,6 +24,7 @@ from heads.settings import RunSettings
 from heads.sweep.directory import SweepDirectory
 from heads.sweep.estimate import estimate_sweep
 from heads.sweep.grid import Grid, read_grid
+from heads.sweep.grid_checks import BASELINE_NAMES
 from heads.sweep.launch import launch_sweep
 from heads.sweep.plan import NamedRun, cohorts_of
 from heads.sweep.sweep import SweepJob, planned_runs, sweep
@@ -39,7 +40,6 @@ hidden = 16
 heads = 2
 dropout = 0.3
 max_tokens_per_batch = 300
-device = "cpu"
 [grid]
 aggregator = ["cross-attention", "concat"]
 modalities = ["rna", "dna,rna,protein"]
@@ -260,6 +260,25 @@ def test_another_grid_or_dataset_in_the_same_directory_is_refused(study: FakeStu
         ("encoder = {rna = 'x'}", "no section of a grid"),
         ("[base]\ntissue_weights = 3", "Give a table"),
         ("[base]\nmodalities = 3", "Give a list"),
+        ("seeds = 1_000_000_000_000", "up to 100,000"),
+        ("seeds = -1", "seeds is -1"),
+        (
+            "[grid]\n" + "".join(f"{name} = {[*range(1, 100)]}\n" for name in ("heads", "rank", "tokens", "hidden")),
+            "runs, at",
+        ),
+        (f"[tune]\nlearning_rate = {[0.1] * 1000}\ndropout = {[0.1] * 1000}", "1,000,001 runs"),
+        ("name = '../elsewhere'", "another directory"),
+        ("[[arms]]\nname = ''", "characters that can be printed"),
+        ('[[arms]]\nname = "a\\u001b[31m"', "characters that can be printed"),
+        ("[[arms]]\nname = ['a']", "characters that can be printed"),
+        ("[[arms]]\nname = 'tissue mean'", "a baseline of every table"),
+        ("[base]\ndevice = 'cpu'", "--device on the command line"),
+        ("[grid]\ndropout = [0.1, 0.2]\n[tune]\ndropout = [0.3]", r"chosen by \[tune\]"),
+        ("[base]\nbins = 2\naggregator = 'concat'\n[tune]\npooling = ['mean', 'attention']", "does not go with bins"),
+        ("folds = 3\n[base]\nsplit = 'given'", "has no folds"),
+        ("[base]\nsplit = 'gene'\n[grid]\nsplit_seed = [0, 1]", "seed of the split is 0 and 1"),
+        ("folds = 2\n[grid]\nsplit = ['gene', 'chromosome']", "'gene' and 'chromosome'"),
+        ("[base]\nsplit = 'gene'\n[grid]\nvalidation_fraction = [0.1, 0.3]", "one table cannot compare"),
     ],
 )
 def test_a_wrong_grid_is_one_line(tmp_path: Path, text: str, words: str) -> None:
@@ -267,6 +286,15 @@ def test_a_wrong_grid_is_one_line(tmp_path: Path, text: str, words: str) -> None
     with pytest.raises(InvalidInputError, match=words) as caught:
         read_grid(tmp_path / "g.toml")
     assert "\n" not in str(caught.value) and "g.toml" in str(caught.value)
+
+
+def test_the_baselines_are_named_as_they_are_refused() -> None:
+    assert tuple(BASELINES) == BASELINE_NAMES
+
+
+def test_a_grid_from_a_windows_editor(tmp_path: Path) -> None:
+    (tmp_path / "g.toml").write_bytes(b"\xef\xbb\xbfseeds = [4]\r\n")
+    assert read_grid(tmp_path / "g.toml").seeds == (4,)
 
 
 def test_there_is_no_such_grid(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ learning_rate = [3e-4, 1e-3, 3e-3]
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -30,13 +30,18 @@ from typing import Any
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from heads.checks import MANY
 from heads.settings import FIELDS, RunSettings
-from heads.sweep.tuning import Tuning, read_tuning
+from heads.sweep.grid_checks import MOST_RUNS, check_name, check_one_split, check_size, check_tuned
+from heads.sweep.tuning import Trials, Tuning, read_tuning
 
 __all__ = ["Arm", "Grid", "read_grid"]
 
 _SECTIONS = ("name", "seeds", "folds", "reference", "base", "grid", "arms", "tune")
-_RESERVED = {"seed": "seeds = [0, 1, ...] at the top", "fold": "folds = 5 at the top", "folds": "folds = 5 at the top"}
-_MOST_RUNS = 100_000
+_RESERVED = {
+    "seed": "seeds = [0, 1, ...] at the top",
+    "fold": "folds = 5 at the top",
+    "folds": "folds = 5 at the top",
+    "device": "--device on the command line",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,16 +103,27 @@ def read_grid(path: Path) -> Grid:
     found = _read_toml(path)
     try:
         grid = _read(found, path.stem)
-        for arm in grid.arms:
-            arm.settings(grid.seeds[0], grid.fold_numbers[0], grid.folds)
+        _make_settings(grid)
     except (UnknownNameError, InvalidSettingError) as error:
         raise InvalidInputError(f"{path}: {error}") from error
     return grid
 
 
+def _make_settings(grid: Grid) -> None:
+    """Make the settings of every arm, with every listed trial, once; the last fold is 0 where there are none."""
+    tuned = [] if grid.tuning is None else [*grid.tuning.choices, *grid.tuning.ranges]
+    trials = Trials(grid.tuning).ask() if grid.tuning is not None and grid.tuning.method == "grid" else []
+    made = {}
+    for arm in grid.arms:
+        check_tuned(arm.name, arm.differs, tuned)
+        for more in [*trials, {}]:
+            made[arm.name] = arm.settings(grid.seeds[0], grid.fold_numbers[-1], grid.folds, more)
+    check_one_split(made)
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows editors put a mark first
     except FileNotFoundError as error:
         raise InvalidInputError(
             f"There is no grid at {path}. Give a TOML file; grids/ has some to start from."
@@ -122,59 +138,71 @@ def _read(found: Mapping[str, Any], default_name: str) -> Grid:
     if unknown := [name for name in found if name not in _SECTIONS]:
         hint = " Settings of all arms go under [base]." if unknown[0] in FIELDS else ""
         raise InvalidSettingError(f"{unknown[0]!r} is no section of a grid. Choose from: {', '.join(_SECTIONS)}.{hint}")
-    name = found.get("name", default_name)
-    if not isinstance(name, str) or not name:
-        raise InvalidSettingError(f"name is {name!r}. Give a text in quotes.")
+    name = check_name("name", found.get("name", default_name))
+    if {"/", "\\"} & set(name) or name in (".", ".."):
+        raise InvalidSettingError(f"name is {name!r}, which leads to another directory. Leave out / and \\.")
     folds = found.get("folds")
     if folds is not None and (type(folds) is not int or not 2 <= folds <= 1000):
         raise InvalidSettingError(f"folds is {folds!r}. Give a whole number from 2 to 1000, or leave it out.")
-    arms = tuple(_arms(found))
     tuning = read_tuning(_table(found, "tune")) if "tune" in found else None
+    seeds = _seeds(found)
+    lists, single = _lists(found), _single(found)
+    check_size([*lists.values()], len(single), len(seeds), folds or 1, tuning.trials if tuning else 0)
+    arms = tuple(_arms(_flatten(_table(found, "base")), lists, single))
     reference = found.get("reference")
     if reference is not None and reference not in [arm.name for arm in arms]:
         raise UnknownNameError("reference arm", str(reference), [arm.name for arm in arms])
-    grid = Grid(name=name, arms=arms, seeds=_seeds(found), folds=folds, reference=reference, tuning=tuning)
-    n_runs = len(arms) * len(grid.seeds) * len(grid.fold_numbers)
-    if n_runs > _MOST_RUNS:
-        raise InvalidSettingError(
-            f"The grid has {n_runs:,} runs, at most {_MOST_RUNS:,} are taken. Cut it into several."
-        )
-    return grid
+    return Grid(name=name, arms=arms, seeds=seeds, folds=folds, reference=reference, tuning=tuning)
 
 
 def _seeds(found: Mapping[str, Any]) -> tuple[int, ...]:
     seeds = found.get("seeds", [0])
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
+    if type(seeds) is int and 1 <= seeds <= MOST_RUNS:
         seeds = list(range(seeds))
     fine = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed <= MANY for seed in seeds)
     if not fine or not seeds or len(set(seeds)) < len(seeds):
-        raise InvalidSettingError(f"seeds is {seeds!r}. Give a list of different whole numbers, or how many there are.")
+        raise InvalidSettingError(
+            f"seeds is {seeds!r}. Give a list of different whole numbers, or how many there are, up to {MOST_RUNS:,}."
+        )
     return tuple(seeds)
 
 
-def _arms(found: Mapping[str, Any]) -> Iterator[Arm]:
-    """Every combination of the grid with every arm of the list."""
-    base = _flatten(_table(found, "base"))
+def _lists(found: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The lists of the grid, by setting."""
     lists = _flatten(_table(found, "grid"))
     for name, values in lists.items():
         if not isinstance(values, list) or not values:
             raise InvalidSettingError(f"grid: {name} is {values!r}. Give a list of values, each of which makes an arm.")
+    return lists
+
+
+def _single(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The arms that are written one by one; without any, one that sets nothing."""
     single = found.get("arms", [{}])
     if not isinstance(single, list) or not all(isinstance(one, dict) for one in single) or not single:
         raise InvalidSettingError("arms is not a list of tables. Write each arm under [[arms]].")
-    seen: dict[str, Mapping[str, Any]] = {}
+    return single
+
+
+def _arms(
+    base: Mapping[str, Any], lists: Mapping[str, list[Any]], single: Sequence[Mapping[str, Any]]
+) -> Iterator[Arm]:
+    """Every combination of the grid with every arm of the list."""
+    seen: set[str] = set()
     for one in single:
         own = _flatten({name: value for name, value in one.items() if name != "name"})
         for values in product(*lists.values()):
             differs = {**own, **dict(zip(lists, values, strict=True))}
             _refuse_reserved({**base, **differs})
-            parts = [str(one["name"])] if "name" in one else [_word(name, value) for name, value in own.items()]
+            parts = [_word(name, value) for name, value in own.items()]
+            if "name" in one:
+                parts = [check_name("name of an arm", one["name"])]
             parts += [_word(name, value) for name, value in zip(lists, values, strict=True)]
-            arm = Arm(name=", ".join(parts) or "base", differs=differs, flat={**base, **differs})
-            if arm.name in seen:
-                raise InvalidSettingError(f"Two arms are named {arm.name!r}. Give each a name of its own.")
-            seen[arm.name] = arm.flat
-            yield arm
+            name = check_name("name of an arm", ", ".join(parts) or "base")
+            if name in seen:
+                raise InvalidSettingError(f"Two arms are named {name!r}. Give each a name of its own.")
+            seen.add(name)
+            yield Arm(name=name, differs=differs, flat={**base, **differs})
 
 
 def _word(name: str, value: Any) -> str:
