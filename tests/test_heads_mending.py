@@ -28,8 +28,8 @@ from heads.commands import app as heads_app
 from heads.config import ModelConfig, TrainConfig
 from heads.evaluate import evaluate
 from heads.mending import how_to_fill
-from heads.predict import predict
 from heads.open_sources import open_sources
+from heads.predict import predict
 from heads.sources import CachedSource
 from heads.train import train
 
