@@ -1,7 +1,9 @@
 """Published files: found, read, hashed and loaded strictly, or refused in one line."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,9 @@ def write(folder: Path, card: EncoderCard, state: dict[str, Tensor], kind: str =
         "layer_norm_eps": card.settings["layer_norm_eps"],
     }
     (folder / "config.json").write_text(json.dumps(settings | config))
-    save = save_file if kind.endswith("safetensors") else torch.save
+    save: Callable[..., Any] = save_file if kind.endswith("safetensors") else torch.save
+    if kind == "old-bin":
+        save = partial(torch.save, _use_new_zipfile_serialization=False)
     stem, ending = ("model", ".safetensors") if kind.endswith("safetensors") else ("pytorch_model", ".bin")
     if not kind.startswith("sharded"):
         save(state, folder / f"{stem}{ending}")
@@ -104,7 +108,7 @@ def write(folder: Path, card: EncoderCard, state: dict[str, Tensor], kind: str =
     return folder
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "bin", "sharded-safetensors", "sharded-bin"])
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "old-bin", "sharded-safetensors", "sharded-bin"])
 def test_every_tensor_arrives_and_the_digest_depends_on_the_tensors_alone(name: str, kind: str, tmp_path: Path) -> None:
     card, modality = SMALL[name], modality_of(name)
     state = published(card)
@@ -222,14 +226,15 @@ def test_damaged_files_are_named(file: str, content: bytes, tmp_path: Path) -> N
         encoder_spec("esm2-8m", "protein", weights=tmp_path)
 
 
-def test_code_in_a_bin_file_is_not_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_new", [True, False])
+def test_code_in_a_bin_file_is_not_run(is_new: bool, tmp_path: Path) -> None:
     class Attack:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "ran",)
 
     write(tmp_path, SMALL["esm2-8m"], {})
     (tmp_path / "model.safetensors").unlink()
-    torch.save({"esm.x": Attack()}, tmp_path / "pytorch_model.bin")
+    torch.save({"esm.x": Attack()}, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=is_new)
     with pytest.raises(InvalidInputError, match="nothing of it was run"):
         encoder_spec("esm2-8m", "protein", weights=tmp_path)
     assert not (tmp_path / "ran").exists()

@@ -235,7 +235,9 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:  # files from before torch 1.6 are a plain pickle, which cannot be mapped
+            can_map = file.read(1) != b"\x80"
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=can_map)
     except pickle.UnpicklingError as error:
         raise InvalidInputError(
             f"{path} holds more than tensors, or is damaged; nothing of it was run. Give model.safetensors instead."
