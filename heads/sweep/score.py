@@ -19,11 +19,11 @@ from heads.differential import differential_usage
 from heads.model import ExpressionModel
 from heads.predictions import read_predictions, write_predictions
 from heads.rng import PrivateRng
-from heads.scaling import TissueScaler
 from heads.splits import unit_of_rows
 from heads.sweep.directory import SweepDirectory
 from heads.sweep.grid import Arm, Grid
 from heads.sweep.plan import NamedRun
+from heads.sweep.scale import Scale
 from heads.sweep.work import Opened
 
 __all__ = ["ArmRuns", "score_sweep"]
@@ -51,85 +51,76 @@ def score_sweep(
     Raises:
         InvalidInputError: There is no measured test row.
     """
-    folds = {fold: next(run for (_, f), run in chosen[0].runs.items() if f == fold) for fold in grid.fold_numbers}
-    rows_of = {fold: opened.divide(run.settings.split)[0]["test"] for fold, run in folds.items()}
-    rows = np.sort(np.concatenate(list(rows_of.values())))
-    if not len(rows):
-        raise InvalidInputError(
-            f"{opened.dataset.path} has no measured test row. "
-            "Write folds = 5 at the top of the grid, or prepare it with another split."
-        )
-    split = next(iter(folds.values())).settings.split
-    scale = _Scale(opened, rows, rows_of, {fold: opened.divide(run.settings.split)[1] for fold, run in folds.items()})
+    scale = _open_scale(grid, chosen, opened)
     predictions = {one.arm.name: _of_arm(one, grid, opened, sweep, scale) for one in chosen}
-    lost = {name: kept for name, (_, kept) in predictions.items() if len(kept) < len(grid.seeds)}
-    baselines = {name: _of_baseline(name, chosen, opened, sweep, scale) for name in BASELINES}
-    units = _numbered(unit_of_rows(opened.dataset, split)[rows])
-    genes = _numbered(np.unique(opened.dataset.samples["gene_id"].to_numpy()[rows], return_inverse=True)[1])
-    arms = {name: found for name, (found, kept) in predictions.items() if kept}
-    scores = arms_table(
-        scale.targets, {**arms, **baselines}, units, genes=genes,
-        reference=grid.reference if grid.reference in arms else None, resamples=resamples,
-    )  # fmt: skip
-    by_name = {one.arm.name: one for one in chosen}
+    found = {name: arm for name, (arm, kept) in predictions.items() if kept}
+    n_seeds = max((len(arm) for arm in found.values()), default=1)
+    for name in BASELINES:  # the same for every seed, so that they are paired with each
+        one = _of_baseline(name, chosen, opened, sweep, scale)
+        found[name] = np.broadcast_to(one, (n_seeds, *one.shape))
+    units = _numbered(unit_of_rows(opened.dataset, scale.split)[scale.rows])
+    genes = _numbered(np.unique(opened.dataset.samples["gene_id"].to_numpy()[scale.rows], return_inverse=True)[1])
+    reference = grid.reference if grid.reference in found else None
+    scores = arms_table(scale.targets, found, units, genes=genes, reference=reference, resamples=resamples)
+    about = {one.arm.name: _about(one, sweep) for one in chosen}
+    arms = [
+        {
+            **one.to_json(),
+            **about.get(one.name, _BASELINE),
+            "differential": _differential(opened, scale, found[one.name], genes),
+        }
+        for one in scores
+    ]
+    lost = {name: sorted(set(grid.seeds) - set(kept)) for name, (_, kept) in predictions.items()}
     table = {
         "format": "isoheads-sweep-table",
         "version": _VERSION,
-        "name": grid.name,
-        "labels": _labels(chosen, sweep),
-        "unit": "gene" if split.unit == "given" else split.unit,
-        "n_transcripts": len(rows),
+        **_described(grid, chosen, opened, sweep, scale),
         "n_groups": int(units.max()) + 1,
-        "tissues": opened.dataset.tissues,
-        "seeds": list(grid.seeds),
-        "folds": grid.folds,
         "resamples": resamples,
-        "reference": grid.reference,
-        "scored": "test rows of the dataset" if split.unit == "given" else f"{grid.folds or 1} folds by {split.unit}",
-        "diverged": {name: sorted(set(grid.seeds) - set(kept)) for name, kept in lost.items()},
-        "arms": [
-            {
-                **one.to_json(),
-                **(_about(by_name[one.name], sweep) if one.name in by_name else _BASELINE),
-                "differential": _differential(opened, scale, {**arms, **baselines}[one.name], genes),
-            }
-            for one in scores
-        ],
+        "diverged": {name: seeds for name, seeds in lost.items() if seeds},
+        "arms": arms,
     }
     sweep.write(sweep.table, table)
     return table
 
 
+def _described(
+    grid: Grid, chosen: Sequence[ArmRuns], opened: Opened, sweep: SweepDirectory, scale: Scale
+) -> dict[str, Any]:
+    """What was scored, but for the scores."""
+    unit = scale.split.unit
+    return {
+        "name": grid.name,
+        "labels": _labels(chosen, sweep),
+        "unit": "similarity" if unit == "similarity" else "gene",
+        "n_transcripts": len(scale.rows),
+        "tissues": opened.dataset.tissues,
+        "seeds": list(grid.seeds),
+        "folds": grid.folds,
+        "reference": grid.reference,
+        "scored": "test rows of the dataset" if unit == "given" else f"{grid.folds or 1} folds by {unit}",
+    }
+
+
+def _open_scale(grid: Grid, chosen: Sequence[ArmRuns], opened: Opened) -> Scale:
+    """The rows that are scored, and their scale; all arms have the same division of the rows."""
+    folds = {fold: next(run for (_, f), run in chosen[0].runs.items() if f == fold) for fold in grid.fold_numbers}
+    divided = {fold: opened.divide(run.settings.split) for fold, run in folds.items()}
+    rows_of = {fold: rows["test"] for fold, (rows, _) in divided.items()}
+    if not sum(map(len, rows_of.values())):
+        raise InvalidInputError(
+            f"{opened.dataset.path} has no measured test row. "
+            "Write folds = 5 at the top of the grid, or prepare it with another split."
+        )
+    scalers = {fold: scaler for fold, (_, scaler) in divided.items()}
+    return Scale(opened.dataset, rows_of, scalers, next(iter(folds.values())).settings.split)
+
+
 _BASELINE: dict[str, Any] = {"kind": "baseline", "settings": {}, "parameters": None, "validation": None, "runs": []}
 
 
-class _Scale:
-    """Targets and predictions of the scored rows on one scale, whatever scale each fold was trained on."""
-
-    def __init__(
-        self,
-        opened: Opened,
-        rows: NDArray[np.int64],
-        rows_of: Mapping[int | None, NDArray[np.int64]],
-        scalers: Mapping[int | None, TissueScaler],
-    ) -> None:
-        assert opened.dataset.targets is not None
-        self.rows, self.rows_of, self.scalers = rows, rows_of, scalers
-        values = opened.dataset.targets.to_numpy(dtype=np.float64)[rows]
-        whole = len(scalers) > 1
-        self.scaler = TissueScaler.fit(values, opened.dataset.tissues) if whole else next(iter(scalers.values()))
-        self.targets: Array = self.scaler.apply(values)
-
-    def together(self, by_fold: Mapping[int | None, Array]) -> Array:
-        """Predictions (N, K) of all folds in the order of ``rows``."""
-        found = np.empty_like(self.targets)
-        for fold, predictions in by_fold.items():
-            where = np.searchsorted(self.rows, self.rows_of[fold])
-            found[where] = self.scaler.apply(self.scalers[fold].undo(predictions))
-        return found
-
-
-def _of_arm(one: ArmRuns, grid: Grid, opened: Opened, sweep: SweepDirectory, scale: _Scale) -> tuple[Array, list[int]]:
+def _of_arm(one: ArmRuns, grid: Grid, opened: Opened, sweep: SweepDirectory, scale: Scale) -> tuple[Array, list[int]]:
     """Predictions (S, N, K), and the seeds whose runs all have a model."""
     found, kept = [], []
     for seed in grid.seeds:
@@ -142,8 +133,8 @@ def _of_arm(one: ArmRuns, grid: Grid, opened: Opened, sweep: SweepDirectory, sca
     return (np.stack(found) if found else np.zeros((0, *scale.targets.shape))), kept
 
 
-def _of_baseline(name: str, chosen: Sequence[ArmRuns], opened: Opened, sweep: SweepDirectory, scale: _Scale) -> Array:
-    """Predictions (1, N, K) of a baseline that sees what the arm with the most modalities sees."""
+def _of_baseline(name: str, chosen: Sequence[ArmRuns], opened: Opened, sweep: SweepDirectory, scale: Scale) -> Array:
+    """Predictions (N, K) of a baseline that sees what the arm with the most modalities sees."""
     widest = max(chosen, key=lambda one: len(next(iter(one.runs.values())).settings.model.modalities))
     by_fold = {}
     for fold in scale.rows_of:
@@ -153,7 +144,7 @@ def _of_baseline(name: str, chosen: Sequence[ArmRuns], opened: Opened, sweep: Sw
             fitted = fit_baseline(name, opened.study(run), rows)
             write_predictions(path, opened.dataset, rows, fitted.predictions, {"alpha": fitted.alpha})
         by_fold[fold] = read_predictions(path, opened.dataset, rows)
-    return scale.together(by_fold)[None]
+    return scale.together(by_fold)
 
 
 def _about(one: ArmRuns, sweep: SweepDirectory) -> dict[str, Any]:
@@ -180,7 +171,7 @@ def _about(one: ArmRuns, sweep: SweepDirectory) -> dict[str, Any]:
     }
 
 
-def _differential(opened: Opened, scale: _Scale, predictions: Array, genes: NDArray[np.int64]) -> dict[str, Any] | None:
+def _differential(opened: Opened, scale: Scale, predictions: Array, genes: NDArray[np.int64]) -> dict[str, Any] | None:
     """How well differences of isoform usage between tissues are told; None where they cannot be."""
     if opened.dataset.info.get("target_unit") != "log1p_tpm":
         return None
