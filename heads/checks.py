@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from numbers import Integral
 from typing import Any
 
 from embedcache.errors import InvalidInputError, InvalidSettingError
@@ -15,13 +16,13 @@ MANY = 2**63 - 1
 
 
 def within(least: int, most: int, name: str, value: int) -> None:
-    """Refuse a whole number out of range.
+    """Refuse what is no whole number, or is out of range.
 
     Raises:
         InvalidSettingError: Says the range.
     """
-    if not least <= value <= most:
-        raise InvalidSettingError(f"{name} is {value}. Give a number from {least} to {most:,}.")
+    if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidSettingError(f"{name} is {value!r}. Give a whole number from {least} to {most:,}.")
 
 
 def known_fields(cls: type[Any], found: Mapping[str, Any]) -> dict[str, Any]:

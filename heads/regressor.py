@@ -248,6 +248,8 @@ class HeadRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
             self, X, reset=is_fit, dtype=np.float32, copy=True, ensure_min_samples=2 if is_fit else 1,
             ensure_all_finite=True if self.blocks is None else "allow-nan",
         )  # fmt: skip
+        if self.blocks is not None and not isinstance(self.blocks, Mapping):
+            raise InvalidSettingError(f"blocks are {self.blocks!r}. Give columns by modality, such as {{'rna': 768}}.")
         only: Modality = (tuple(self.modalities or ()) or MODALITIES[1:2])[0]
         blocks = {only: values.shape[1]} if self.blocks is None else self.blocks
         chosen = ModelConfig(modalities=tuple(self.modalities or blocks)).modalities
