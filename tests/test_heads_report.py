@@ -1,5 +1,6 @@
 """The page and the tables of a report, from run and sweep directories."""
 
+import csv
 import json
 import re
 import shutil
@@ -142,17 +143,16 @@ def test_equal_directories_give_equal_bytes_wherever_they_lie(sweep: Path, form:
 
 
 def test_the_csv_has_every_number_in_full(sweep: Path, tmp_path: Path) -> None:
-    table = pd.read_csv(write_report(sweep, tmp_path / "table.csv").output, float_precision="round_trip").set_index(
-        "name"
-    )
+    with write_report(sweep, tmp_path / "table.csv").output.open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
     arms = {arm["name"]: arm for arm in json.loads((sweep / "table.json").read_text())["arms"]}
     for name, arm in arms.items():
         for part in ("estimate", "low", "high"):
-            assert table.loc[name, f"r2_{part}"] == arm["r2"][part]
-        assert table.loc[name, "labels"] == "simulated; small encoder: rna mini-rna"
+            assert float(rows[name][f"r2_{part}"]) == arm["r2"][part]
+        assert rows[name]["labels"] == "simulated; small encoder: rna mini-rna"
         if arm["difference"]:
-            assert table.loc[name, "spearman_difference_p_holm"] == arm["difference"]["spearman"]["p_holm"]
-    assert np.isnan(table.loc["rna", "r2_difference_estimate"]) and table.loc["rna", "is_reference"] == 1
+            assert float(rows[name]["spearman_difference_p_holm"]) == arm["difference"]["spearman"]["p_holm"]
+    assert rows["rna"]["r2_difference_estimate"] == "" and rows["rna"]["is_reference"] == "1"
 
 
 def test_markdown_and_latex_have_as_many_cells_in_every_row(sweep: Path) -> None:
