@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from heads.config import TrainConfig
 from heads.scaling import TissueScaler
 
@@ -67,6 +67,8 @@ class Criterion(nn.Module):
             if name not in weights:
                 raise UnknownNameError("tissue", name, scaler.tissues)
             weights[name] = weight
+        if not any(weights.values()):
+            raise InvalidSettingError("All tissues have weight 0: nothing could be learned. Give one a weight above 0.")
         self.register_buffer("weights", torch.tensor(list(weights.values())))
         if self.loss in ("poisson", "negative-binomial"):
             constants = _moments(scaler, targets, self.loss == "negative-binomial")

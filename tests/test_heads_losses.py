@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
-from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from heads.config import TrainConfig
 from heads.losses import Criterion
 from heads.scaling import TissueScaler
@@ -173,3 +173,8 @@ def test_constants_move_with_the_criterion() -> None:
     criterion, _, _ = criterion_of("poisson")
     assert criterion.to("meta").top.device.type == "meta"
     assert not list(criterion.parameters())
+
+
+def test_weights_that_are_all_zero_are_refused() -> None:
+    with pytest.raises(InvalidSettingError, match="All tissues have weight 0"):
+        criterion_of("mse", tuple((name, 0.0) for name in TISSUES))

@@ -97,12 +97,14 @@ def _name(arm: Mapping[str, Any]) -> str:
 
 def _interval(found: Mapping[str, float | None], sign: str = "") -> str:
     low, high = found["low"], found["high"]
-    limits = "" if low is None or high is None else f" [{low:{sign}.3f}, {high:{sign}.3f}]"
+    limits = "" if low is None or high is None else f" [{_number(low, sign)}, {_number(high, sign)}]"
     return f"{_number(found['estimate'], sign)}{limits}"
 
 
 def _number(value: float | None, sign: str = "") -> str:
-    return "undefined" if value is None else f"{value:{sign}.3f}"
+    if value is None:
+        return "undefined"
+    return f"{value:{sign}.3f}" if abs(value) < 1000 else f"{value:{sign}.1e}"  # of an arm that diverged
 
 
 def _small(value: float | None) -> str:
