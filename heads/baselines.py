@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
+from heads.baseline_names import BASELINES, COUNTS, KERNEL, LENGTHS, POOLED, TISSUE_MEAN
 from heads.data import Rows
 from heads.features import composition_features, length_features
 from heads.kernel import kernel_groups, kernel_predictions
@@ -54,18 +55,13 @@ def mean_features(study: Study) -> Array:
     return np.concatenate(blocks, axis=1)
 
 
-KERNEL = "kernel on pooled embeddings"
 _FEATURES: Mapping[str, Callable[[Study], Array]] = {
-    "tissue mean": lambda study: np.zeros((len(study.data), 0)),
-    "log lengths": lambda study: length_features(study.dataset),
-    "k-mers, codons, lengths": lambda study: np.concatenate(
-        [length_features(study.dataset), composition_features(study.dataset)], axis=1
-    ),
-    "pooled embeddings": mean_features,
+    TISSUE_MEAN: lambda study: np.zeros((len(study.data), 0)),
+    LENGTHS: lambda study: length_features(study.dataset),
+    COUNTS: lambda study: np.concatenate([length_features(study.dataset), composition_features(study.dataset)], axis=1),
+    POOLED: mean_features,
 }
 """Name of each linear baseline and the features (N, F) of its ridge regression, for all rows of the dataset."""
-BASELINES: tuple[str, ...] = (*_FEATURES, KERNEL)
-"""Name of each baseline, the last one not linear."""
 
 
 def fit_baseline(name: str, study: Study, rows: Rows) -> Baseline:

@@ -93,7 +93,10 @@ def keep_resident(sources: dict[str, TokenSource], device: torch.device, residen
                 f"The stores take {wanted / 2**30:,.1f} GiB and {device} has {free / 2**30:,.1f} GiB free. "
                 "Use --resident auto or never."
             )
-    return {name: ResidentSource(source, device) for name, source in sources.items()}
+    return {
+        name: source if isinstance(source, ResidentSource) else ResidentSource(source, device)
+        for name, source in sources.items()
+    }
 
 
 def _distinct(source: TokenSource) -> tuple[Rows, Rows]:

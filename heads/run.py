@@ -1,4 +1,4 @@
-"""One configuration with all that changes while it trains. Runs that share batches are a cohort; see ``train.py``.
+"""One configuration with all that changes while it trains. Runs that share batches are a cohort; see ``fit.py``.
 
 Shapes: N rows, K tissues.
 """

@@ -58,6 +58,8 @@ class RunSettings:
     def from_flat(cls, values: Mapping[str, Any]) -> Self:
         """Make settings from names and plain values, as a TOML file holds them.
 
+        An encoder of a modality that the model does not read has no part in them: arms may share a base that names it.
+
         Args:
             values: Any of ``FIELDS``. Modalities are a list, or one string with commas; ``"none"`` is no limit where
                 a setting may be absent; tissue_weights a table of numbers.
@@ -69,11 +71,12 @@ class RunSettings:
         if unknown := [name for name in values if name not in FIELDS]:
             raise UnknownNameError("setting", unknown[0], FIELDS)
         read = {name: _read(name, value) for name, value in values.items()}
+        model = ModelConfig(**{name: read[name] for name in _MODEL if name in read})
         return cls(
-            model=ModelConfig(**{name: read[name] for name in _MODEL if name in read}),
+            model=model,
             training=TrainConfig(**{name: read[name] for name in _TRAINING if name in read}),
             split=SplitConfig(**{name: read[flat] for flat, name in _SPLIT.items() if flat in read}),
-            encoders={m: read[f"encoder.{m}"] for m in MODALITIES if f"encoder.{m}" in read},
+            encoders={m: read[f"encoder.{m}"] for m in model.modalities if f"encoder.{m}" in read},
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Run and sweep directories as training, scoring and sweeps leave them, without any training."""
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,34 @@ def make_sweep(
 
 def write_json(path: Path, values: Any) -> None:
     path.write_text(json.dumps(values, indent=1))
+
+
+VOID = {"meta", "circle", "rect", "path", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed, and keeps what can be asked for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words += data + " "

@@ -181,3 +181,11 @@ def test_two_builds_of_one_store_at_once_end_right(tmp_path: Path) -> None:
 def test_a_spec_survives_json() -> None:
     spec = fake_spec(architecture={"layers": 2}, max_tokens=4)
     assert type(spec).from_json(spec.to_json()) == spec
+
+
+def test_a_build_with_nothing_to_do_tests_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tested: list[object] = []
+    monkeypatch.setattr("embedcache.build.check_encoder", lambda encoder, layers: tested.append(encoder))
+    build_cache(random_records(5), FakeEncoder(), tmp_path / "s")
+    build_cache(random_records(5), FakeEncoder(), tmp_path / "s")
+    assert len(tested) == 1

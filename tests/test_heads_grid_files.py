@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 from embedcache.errors import InvalidInputError
-from heads.baselines import BASELINES
 from heads.settings import RunSettings
 from heads.sweep.grid import read_grid
-from heads.sweep.grid_checks import BASELINE_NAMES
 
 
 @pytest.mark.parametrize(
@@ -60,10 +58,6 @@ def test_a_wrong_grid_is_one_line(tmp_path: Path, text: str, words: str) -> None
     with pytest.raises(InvalidInputError, match=words) as caught:
         read_grid(tmp_path / "g.toml")
     assert "\n" not in str(caught.value) and "g.toml" in str(caught.value)
-
-
-def test_the_baselines_are_named_as_they_are_refused() -> None:
-    assert tuple(BASELINES) == BASELINE_NAMES
 
 
 def test_a_grid_from_a_windows_editor(tmp_path: Path) -> None:

@@ -6,13 +6,12 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_reports import make_arm, make_dataset, make_run, make_sweep, make_table, score_run, write_json
+from fake_reports import Page, make_arm, make_dataset, make_run, make_sweep, make_table, score_run, write_json
 from scipy import stats
 from typer.testing import CliRunner
 
@@ -22,36 +21,6 @@ from heads.report.collect import collect
 from heads.report.commands import report as report_command
 from heads.report.measured import count_squares
 from heads.report.write import render, write_report
-
-VOID = {"meta", "circle", "rect", "path", "br"}
-
-
-class Page(HTMLParser):
-    """Checks that every element is closed, and keeps what can be asked for."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words += data + " "
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from fake_reports import make_arm, make_dataset, make_run, make_sweep, make_table, score_run, write_json
+from fake_reports import Page, make_arm, make_dataset, make_run, make_sweep, make_table, score_run, write_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_heads_report import Page
 
 from embedcache.dataset import Dataset
 from embedcache.errors import EmbedCacheError, InvalidInputError

@@ -273,14 +273,6 @@ def test_sequences_that_an_encoder_refuses_by_rule_are_left_out() -> None:
         check_encoder(Fixed())
 
 
-def test_a_build_with_nothing_to_do_tests_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tested: list[Encoder] = []
-    monkeypatch.setattr("embedcache.build.check_encoder", lambda encoder, layers: tested.append(encoder))
-    build_cache(random_records(5), FakeEncoder(), tmp_path / "s")
-    build_cache(random_records(5), FakeEncoder(), tmp_path / "s")
-    assert len(tested) == 1
-
-
 def test_tolerances_lie_between_rounding_and_a_leak() -> None:
     """Half precision: rounding of every number stays within; a tenth of a neighbour in all rows does not."""
     for dtype, unit in (("float16", 2.0**-11), ("bfloat16", 2.0**-8), ("float32", 2.0**-24)):

@@ -103,8 +103,8 @@ def _executor(cluster: str, folder: Path, wanted: Mapping[str, Any]) -> Any:
         raise EmbedCacheError(f"{folder} cannot be made: {error.strerror}. Give --engine-option folder=DIR.") from error
     except RuntimeError as error:  # submitit looks for srun
         raise EmbedCacheError(
-            "there is no SLURM here: srun was not found. Run this on a login node, or start `embedcache worker` by "
-            "other means, as often as you like."
+            "there is no SLURM here: srun was not found. Run this on a login node, or start the workers of a "
+            "build by other means, with `embedcache worker`, as often as you like."
         ) from error
     executor.update_parameters(**settings)
     return executor

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from embedcache.ragged import Ragged
 from embedcache.sequences import Modality
-from heads.aggregators.segments import Segments, with_absent, without_absent
+from heads.aggregators.segments import Compressing, with_absent, without_absent
 from heads.config import ModelConfig
 from heads.summaries import bin_means
 
@@ -21,24 +21,12 @@ __all__ = ["Abstractor", "CAbstractorAggregator", "Convolution"]
 _BLOCKS = 3
 
 
-class CAbstractorAggregator(nn.Module):
+class CAbstractorAggregator(Compressing):
     """Each other modality as ``tokens`` tokens, with ``depth`` blocks before and after the means; see ``Segments``."""
 
     def __init__(self, config: ModelConfig, widths: Mapping[Modality, int]) -> None:
-        super().__init__()
         depth = config.depth or _BLOCKS
-        self.segments = Segments(config, widths, partial(Abstractor, tokens=config.tokens, depth=depth))
-        self.features = self.segments.features
-
-    @staticmethod
-    def reads(config: ModelConfig) -> str:
-        """Convolutions need neighbours."""
-        return "tokens"
-
-    def forward(self, tokens: Mapping[Modality, Ragged]) -> Tensor:
-        """Tokens (N_m, D_m) to (B, features)."""
-        mixed: Tensor = self.segments(tokens)
-        return mixed
+        super().__init__(config, widths, partial(Abstractor, tokens=config.tokens, depth=depth))
 
 
 class Abstractor(nn.Module):

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from embedcache.ragged import Ragged
 from embedcache.sequences import Modality
-from heads.aggregators.segments import Segments, with_absent, without_absent
+from heads.aggregators.segments import Compressing, with_absent, without_absent
 from heads.attention import attend, check_heads, feed_forward
 from heads.config import ModelConfig
 
@@ -20,26 +20,13 @@ __all__ = ["PerceiverAggregator", "Resampler"]
 _LAYERS = 2
 
 
-class PerceiverAggregator(nn.Module):
+class PerceiverAggregator(Compressing):
     """Each other modality as ``tokens`` latents that read it in ``depth`` layers; see ``Segments``."""
 
     def __init__(self, config: ModelConfig, widths: Mapping[Modality, int]) -> None:
-        super().__init__()
         depth = config.depth or _LAYERS
-        self.segments = Segments(
-            config, widths, partial(Resampler, tokens=config.tokens, depth=depth, heads=config.heads)
-        )
-        self.features = self.segments.features
-
-    @staticmethod
-    def reads(config: ModelConfig) -> str:
-        """Latents read tokens."""
-        return "tokens"
-
-    def forward(self, tokens: Mapping[Modality, Ragged]) -> Tensor:
-        """Tokens (N_m, D_m) to (B, features)."""
-        mixed: Tensor = self.segments(tokens)
-        return mixed
+        resampler = partial(Resampler, tokens=config.tokens, depth=depth, heads=config.heads)
+        super().__init__(config, widths, resampler)
 
 
 class Resampler(nn.Module):

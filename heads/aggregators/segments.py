@@ -16,7 +16,7 @@ from embedcache.sequences import Modality
 from heads.config import ModelConfig
 from heads.pooling import Pool, Pooled, build_pool
 
-__all__ = ["Segments", "mean_of_segments", "with_absent", "without_absent"]
+__all__ = ["Compressing", "Segments", "mean_of_segments", "with_absent", "without_absent"]
 
 
 class Segments(nn.Module):
@@ -63,6 +63,27 @@ class Segments(nn.Module):
                     segments.append(self.pool[pair](self.compress[pair](tokens[other])))
             found.append(mean_of_segments(segments))
         return torch.cat(found, dim=-1)
+
+
+class Compressing(nn.Module):
+    """An aggregator in the frame of ``Segments``, which needs all tokens."""
+
+    def __init__(
+        self, config: ModelConfig, widths: Mapping[Modality, int], compressor: Callable[[int, int], nn.Module]
+    ) -> None:
+        super().__init__()
+        self.segments = Segments(config, widths, compressor)
+        self.features = self.segments.features
+
+    @staticmethod
+    def reads(config: ModelConfig) -> str:
+        """What is compressed is tokens."""
+        return "tokens"
+
+    def forward(self, tokens: Mapping[Modality, Ragged]) -> Tensor:
+        """Tokens (N_m, D_m) to (B, features)."""
+        mixed: Tensor = self.segments(tokens)
+        return mixed
 
 
 def mean_of_segments(segments: list[Pooled]) -> Tensor:

@@ -8,20 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embedcache.errors import InvalidSettingError
+from heads.baseline_names import BASELINES
 from heads.settings import RunSettings
 
-__all__ = ["BASELINE_NAMES", "MOST_RUNS", "check_name", "check_one_split", "check_size", "check_tuned"]
+__all__ = ["MOST_RUNS", "check_name", "check_one_split", "check_size", "check_tuned"]
 
 MOST_RUNS = 100_000
 """Runs of a sweep, trials included."""
-BASELINE_NAMES = (
-    "tissue mean",
-    "log lengths",
-    "k-mers, codons, lengths",
-    "pooled embeddings",
-    "kernel on pooled embeddings",
-)
-"""Rows of every table, as ``heads.baselines`` names them, which cannot be imported here: it is slow."""
 
 
 def check_name(what: str, name: Any) -> str:
@@ -32,7 +25,7 @@ def check_name(what: str, name: Any) -> str:
     """
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise InvalidSettingError(f"{what} is {name!r}. Give a text in quotes, of characters that can be printed.")
-    if name in BASELINE_NAMES:
+    if name in BASELINES:
         raise InvalidSettingError(f"{what} is {name!r}, which is a baseline of every table. Choose another name.")
     return name
 

@@ -63,11 +63,12 @@ def score_sweep(
     reference = grid.reference if grid.reference in found else None
     scores = arms_table(scale.targets, found, units, genes=genes, reference=reference, resamples=resamples)
     about = {one.arm.name: _about(one, sweep) for one in chosen}
+    different = {name: one if name in about else one[:1] for name, one in found.items()}  # not equal ones again
     arms = [
         {
             **one.to_json(),
             **about.get(one.name, _BASELINE),
-            "differential": _differential(opened, scale, found[one.name], genes),
+            "differential": _differential(opened, scale, different[one.name], genes),
         }
         for one in scores
     ]
