@@ -1,8 +1,10 @@
 """Sixteen configurations in one ``heads sweep`` over the same alone as ``heads train``: whole commands, start to end.
 
-Pooled heads (concat, means from memory) are held against one alone, cross-attention against sixteen alone. Commands
-take turns; wall seconds are judged, CPU seconds stand beside them. What a run leaves in the sweep and alone is
-compared byte for byte. ``benchmarks/clocked_heads.py`` tells where the seconds go, in a round that is not counted.
+Pooled heads (concat, means from memory) are held against one alone, cross-attention against sixteen alone. A sweep
+ends with test scores and baselines in a table, so one alone is ``train`` and ``evaluate``; the ratio to ``train``,
+which scores no test rows, stands beside. Commands take turns; wall seconds are judged, CPU seconds stand beside them.
+What a run leaves in the sweep and alone is compared byte for byte. ``benchmarks/clocked_heads.py`` tells where the
+seconds go, in a round that is not counted.
 
 On one CPU thread nothing but start and reading can be shared: with S seconds of both and T of training a run, a sweep
 over one alone is (S + 16 T) / (S + T). On a GPU T is small.
@@ -117,8 +119,8 @@ def pooled_results(
             grid, output / "sweep", [(chosen[i], output / "alone0"), (chosen[-1 - i], output / "alone1")]
         )
     what = f"16 pooled configurations (concat, hidden {grid.base['hidden']}) in one sweep over one alone"
-    yield ratio(f"{what}, trained", found, 1, bars)
-    yield ratio(f"{what}, trained and evaluated", evaluated, 1, (None, None))
+    yield ratio(f"{what}, to test scores", evaluated, 1, bars)
+    yield ratio(f"{what}, its test scores left out", found, 1, (None, None))
     yield Result(f"files of {2 * rounds} pooled runs alone that differ in the sweep", unequal, 0, 0, "lower")
     show_clocks(grid, directory / f"{grid.name}-clocked", chosen[0])
 

@@ -74,11 +74,9 @@ def kernel_predictions(
     if len(train) > _LANDMARKS:
         landmarks = np.sort(np.random.default_rng(0).permutation(train)[:_LANDMARKS])
     best, found = -np.inf, None
-    for kernel in KERNELS:
-        predicted = _fit(
-            scaled, targets, kernel, train=train, landmarks=landmarks, asked=asked
-        )  # (penalties, asked, K)
-        for penalty, one in zip(PENALTIES, predicted, strict=True):
+    predicted = _fit(scaled, targets, train=train, landmarks=landmarks, asked=asked)
+    for kernel, of_kernel in zip(KERNELS, predicted, strict=True):
+        for penalty, one in zip(PENALTIES, of_kernel, strict=True):
             score = np.nan_to_num(
                 mean_defined(r2_columns(targets[validation], one[: len(validation)])), nan=-np.finfo(float).max
             )
@@ -88,69 +86,70 @@ def kernel_predictions(
     return found
 
 
-def _fit(
-    groups: Sequence[NDArray[np.float32]],
-    targets: Array,
-    kernel: tuple[str, float],
-    *,
-    train: Rows,
-    landmarks: Rows,
-    asked: Rows,
-) -> Array:
-    """Predictions (penalties, asked, K). Tissues measured on the same rows are fitted together."""
+def _fit(groups: Sequence[NDArray[np.float32]], targets: Array, *, train: Rows, landmarks: Rows, asked: Rows) -> Array:
+    """Predictions (kernels, penalties, asked, K). Tissues measured on the same rows are fitted together."""
     measured = ~np.isnan(targets[train])  # (train, K)
     mean = np.nansum(targets[train], axis=0) / np.maximum(measured.sum(axis=0), 1)
-    predicted: Array = np.zeros((len(PENALTIES), len(asked), targets.shape[1])) + mean
+    weights: Array = np.zeros((len(KERNELS), len(PENALTIES), len(landmarks), targets.shape[1]))
     patterns, which = np.unique(measured, axis=1, return_inverse=True)
-    inner = _kernel(groups, kernel, landmarks, landmarks)  # (M, M)
-    wanted = np.concatenate([*_blocks(groups, kernel, asked, landmarks)])  # (asked, M)
+    inner = _kernels(groups, landmarks, landmarks)  # (kernels, M, M)
     for i in range(patterns.shape[1]):
         tissues, here = np.flatnonzero(which == i), np.flatnonzero(patterns[:, i])
         if not len(here):
             continue
         values = targets[np.ix_(train[here], tissues)] - mean[tissues]
+        used = here if len(landmarks) == len(train) else np.arange(len(landmarks))
         if len(landmarks) == len(train):
-            system, right, ridge, used = inner[np.ix_(here, here)], values, np.eye(len(here)), wanted[:, here]
+            systems = [(one[np.ix_(here, here)], values, np.eye(len(here))) for one in inner]
         else:
-            system, right = _normal_equations(groups, kernel, train[here], landmarks, values)
-            ridge, used = inner, wanted
-        for j, penalty in enumerate(PENALTIES):
-            factor = cho_factor(system + penalty * ridge, overwrite_a=True)
-            predicted[j][:, tissues] += used @ cho_solve(factor, right)
-    return predicted
+            normal = _normal_equations(groups, train[here], landmarks, values)
+            systems = [(*one, ridge) for one, ridge in zip(normal, inner, strict=True)]
+        for k, (system, right, ridge) in enumerate(systems):
+            for j, penalty in enumerate(PENALTIES):
+                factor = cho_factor(system + penalty * ridge, overwrite_a=True)
+                weights[k, j][np.ix_(used, tissues)] = cho_solve(factor, right)
+    blocks = [block[:, None] @ weights for block in _blocks(groups, asked, landmarks)]
+    return np.asarray(np.concatenate(blocks, axis=2) + mean)
 
 
 def _normal_equations(
-    groups: Sequence[NDArray[np.float32]], kernel: tuple[str, float], rows: Rows, landmarks: Rows, values: Array
-) -> tuple[Array, Array]:
-    """Gram matrix of the kernel's columns, (M, M), and their products with the targets, (M, K)."""
-    gram, right = np.zeros((len(landmarks), len(landmarks))), np.zeros((len(landmarks), values.shape[1]))
+    groups: Sequence[NDArray[np.float32]], rows: Rows, landmarks: Rows, values: Array
+) -> list[tuple[Array, Array]]:
+    """Of each kernel the Gram matrix of its columns, (M, M), and their products with the targets, (M, K)."""
+    gram = np.zeros((len(KERNELS), len(landmarks), len(landmarks)))
+    right = np.zeros((len(KERNELS), len(landmarks), values.shape[1]))
     start = 0
-    for block in _blocks(groups, kernel, rows, landmarks):  # (rows at once, M)
-        gram += block.T @ block
-        right += block.T @ values[start : start + len(block)]
-        start += len(block)
+    for block in _blocks(groups, rows, landmarks):  # (kernels, rows at once, M)
+        for k, one in enumerate(block):
+            gram[k] += one.T @ one
+            right[k] += one.T @ values[start : start + len(one)]
+        start += block.shape[1]
     # a little on the diagonal: equal sequences make equal landmarks
-    return gram + 1e-6 * len(rows) * np.eye(len(landmarks)), right
+    diagonal = np.arange(len(landmarks))
+    gram[:, diagonal, diagonal] += 1e-6 * len(rows)
+    return list(zip(gram, right, strict=True))
 
 
-def _blocks(
-    groups: Sequence[NDArray[np.float32]], kernel: tuple[str, float], rows: Rows, landmarks: Rows
-) -> Iterator[Array]:
-    """The kernel of some rows with the landmarks, a block of rows at a time."""
+def _blocks(groups: Sequence[NDArray[np.float32]], rows: Rows, landmarks: Rows) -> Iterator[Array]:
+    """The kernels of some rows with the landmarks, a block of rows at a time."""
     for start in range(0, len(rows), _AT_ONCE):
-        yield _kernel(groups, kernel, rows[start : start + _AT_ONCE], landmarks)
+        yield _kernels(groups, rows[start : start + _AT_ONCE], landmarks)
 
 
-def _kernel(groups: Sequence[NDArray[np.float32]], kernel: tuple[str, float], a: Rows, b: Rows) -> Array:
-    """Mean of the kernel over groups, (a, b)."""
-    kind, gamma = kernel
-    total = np.zeros((len(a), len(b)))
+def _kernels(groups: Sequence[NDArray[np.float32]], a: Rows, b: Rows) -> Array:
+    """Of each kernel its mean over groups, (kernels, a, b); distances are computed once for all."""
+    total = np.zeros((len(KERNELS), len(a), len(b)))
     for group in groups:
-        x, y = group[a].astype(np.float64), group[b].astype(np.float64)  # small distances of large numbers
-        squares = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * (x @ y.T)
-        squares = np.maximum(squares, 0) / group.shape[1]
-        total += np.exp(-gamma * (squares if kind == "gaussian" else np.sqrt(squares)))
+        x = group[a].astype(np.float64)  # small distances of large numbers
+        y = x if a is b else group[b].astype(np.float64)  # of one array numpy computes half the products
+        squares = -2 * (x @ y.T)
+        squares += (x**2).sum(1)[:, None]
+        squares += (y**2).sum(1)[None]
+        np.maximum(squares, 0, out=squares)
+        squares /= group.shape[1]
+        roots = np.sqrt(squares)
+        for k, (kind, gamma) in enumerate(KERNELS):
+            total[k] += np.exp(-gamma * (squares if kind == "gaussian" else roots))
     total /= max(len(groups), 1)
     return total
 
