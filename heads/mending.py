@@ -1,14 +1,12 @@
 """What a user runs to get sequences into a store that lacks them: the command with all settings of its spec."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 from embedcache.encoders.hub import typed_name
-from embedcache.encoders.plugin_class import place_of
+from embedcache.encoders.of_spec import card_name, source_spec
 from embedcache.encoders.plugins import find_card
-from embedcache.encoders.spec import EncoderSpec, StoreDtype
+from embedcache.encoders.spec import EncoderSpec
 from embedcache.place import Place
 
 __all__ = ["how_to_fill"]
@@ -32,7 +30,7 @@ def how_to_fill(spec: EncoderSpec, dataset: Path, cache: str | Place) -> str:
             f"--dataset {shlex.quote(str(dataset))} {where}` as for the first sequences of this store."
         )
     if spec.source_dtype:
-        source = replace(spec, store_dtype=cast("StoreDtype", spec.source_dtype), source_dtype="")
+        source = source_spec(spec)
         convert = (
             f"embedcache convert --modality {spec.modality} --encoder {source.directory} --store-dtype "
             f"{spec.store_dtype} {where}"
@@ -43,7 +41,7 @@ def how_to_fill(spec: EncoderSpec, dataset: Path, cache: str | Place) -> str:
 
 def _build(spec: EncoderSpec) -> str:
     """``embedcache build`` with what the spec has and the defaults of its encoder have not."""
-    name, flags = _card_name(spec)
+    name, flags = typed_name(spec) or _named(spec)
     known = find_card(name)
     limit = known.max_tokens if known else 0
     rule = known.crops.get(spec.modality, "error") if known and spec.max_tokens else "error"
@@ -60,12 +58,6 @@ def _build(spec: EncoderSpec) -> str:
     return " ".join([f"embedcache build --modality {spec.modality} --encoder {name}", *flags])
 
 
-def _card_name(spec: EncoderSpec) -> tuple[str, list[str]]:
-    """Name of the card, and the option for drawn weights: ``esm2-8m-random3`` is esm2-8m with --random-init 3."""
-    if (typed := typed_name(spec)) is not None:
-        return typed
-    seed = spec.weights.removeprefix("seed:")
-    for suffix in (f"-random{seed}", f"-seed{seed}"):
-        if spec.weights.startswith("seed:") and spec.name.endswith(suffix) and find_card(spec.name) is None:
-            return spec.name.removesuffix(suffix), [f"--random-init {seed}"]
-    return (find_card(spec.name) is None and place_of(spec)) or spec.name, []
+def _named(spec: EncoderSpec) -> tuple[str, list[str]]:
+    name, seed = card_name(spec)
+    return name, [] if seed is None else [f"--random-init {seed}"]

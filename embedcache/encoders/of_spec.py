@@ -1,0 +1,89 @@
+"""From the spec of a store back to the encoder that its rows came from."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from embedcache.encoders.hub import typed_name
+from embedcache.encoders.options import EncoderOptions
+from embedcache.encoders.plugin_class import place_of
+from embedcache.encoders.plugins import find_card
+from embedcache.encoders.registry import load_encoder
+from embedcache.encoders.spec import Encoder, EncoderSpec, StoreDtype
+from embedcache.errors import CacheMismatchError, InvalidSettingError
+
+__all__ = ["card_name", "encoder_of_spec", "source_spec"]
+
+
+def encoder_of_spec(
+    spec: EncoderSpec, *, device: str = "cpu", weights: Path | None = None, download: bool = False
+) -> Encoder:
+    """Load the very encoder that a store was built with.
+
+    Args:
+        spec: Of the store.
+        device: A torch device.
+        weights: Directory with the published files; the hub cache is searched without it.
+        download: Whether files that are missing may be fetched into the hub cache.
+
+    Raises:
+        InvalidSettingError: The rows came from another tool.
+        CacheMismatchError: What is found now has other weights, or other settings.
+        EmbedCacheError: What ``load_encoder`` raises, such as weights that are missing.
+    """
+    if spec.is_imported:
+        raise InvalidSettingError(
+            f"The {spec.modality} embeddings of {spec.name} were imported, so there is no encoder to run. "
+            "Build them with `embedcache build`."
+        )
+    wanted = source_spec(spec)
+    name, seed = card_name(wanted)
+    if "code" in spec.architecture:
+        raise InvalidSettingError(
+            f"{name} comes with code of its own, which runs in `embedcache build --trust-remote-code` only. "
+            "Choose an encoder without."
+        )
+    options: dict[str, Any] = {
+        "layer": wanted.layer,
+        "pooling": wanted.pooling,
+        "dtype": wanted.compute_dtype,
+        "store_dtype": wanted.store_dtype,
+        "max_tokens": wanted.max_tokens,
+        "crop": wanted.crop,
+        "download": download,
+    }
+    options |= {"overlap": wanted.overlap} if wanted.crop == "windows" else {}
+    options |= {"random_init": seed} if seed is not None else {}
+    options |= {"weights": weights} if weights is not None else {}
+    options |= {"revision": wanted.revision} if wanted.adapter.startswith("hf/") and wanted.revision else {}
+    found = load_encoder(name, wanted.modality, device=device, **cast(EncoderOptions, options))
+    if different := [field for field in found.spec.differing(wanted) if field != "revision"]:
+        said = "; ".join(
+            f"{field} {getattr(wanted, field)!r}, now {getattr(found.spec, field)!r}" for field in different
+        )
+        raise CacheMismatchError(
+            f"Encoder {name} is not the one of {spec.directory}: {said[:300]}. "
+            "Give the directory of the weights that the store was built with."
+        )
+    return found
+
+
+def source_spec(spec: EncoderSpec) -> EncoderSpec:
+    """The spec of a store before it was converted to another number format; ``spec`` if it was not."""
+    if not spec.source_dtype:
+        return spec
+    return replace(spec, store_dtype=cast("StoreDtype", spec.source_dtype), source_dtype="")
+
+
+def card_name(spec: EncoderSpec) -> tuple[str, int | None]:
+    """Name that the encoder is loaded by, and the seed of drawn weights that has to be given with it.
+
+    ``esm2-8m-random3`` is esm2-8m with the seed 3.
+    """
+    seed = spec.weights.removeprefix("seed:")
+    if (typed := typed_name(spec)) is not None:
+        return typed[0], int(seed) if spec.weights.startswith("seed:") else None
+    for suffix in (f"-random{seed}", f"-seed{seed}"):
+        if spec.weights.startswith("seed:") and spec.name.endswith(suffix) and find_card(spec.name) is None:
+            return spec.name.removesuffix(suffix), int(seed)
+    return (find_card(spec.name) is None and place_of(spec)) or spec.name, None
