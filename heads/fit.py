@@ -51,7 +51,7 @@ def fit(
         quiet: Show neither a bar nor lines.
     """
     data = _resident(cohort[0], study.data)
-    _measure_scales([run for run in cohort if run.epoch == run.step == 0], study, data)
+    _measure_scales([run for run in cohort if run.epoch == run.step == 0 and not run.measured], study, data)
     n_rows, timer = len(study.rows["train"]), _SaveTimer(save)
     show = _Hidden if quiet else Progress
     with show(n_rows * sum(run.config.epochs for run in cohort), "transcripts", title) as progress:
@@ -63,8 +63,12 @@ def fit(
             if not _train_epoch(active, study, data, save=timer, stop=stop, progress=progress):
                 break
             rows = study.rows["validation"]
-            for run, predictions in zip(active, predict_cohort(active, data, rows), strict=True):
-                run.end_epoch(study.data.targets[rows], predictions)
+            with ExitStack() as stack:
+                for run in active:
+                    stack.enter_context(run.scoring())
+                for run, predictions in zip(active, predict_cohort(active, data, rows), strict=True):
+                    run.end_epoch(study.data.targets[rows], predictions)
+            for run in active:
                 if not quiet:
                     lines.tell(run)
                 if run.stopped:
@@ -108,7 +112,7 @@ def predict_cohort(cohort: Sequence[Run], data: CachedDataset, rows: Rows) -> li
     parts = [part for step in cut(rows, data.lengths, first.config.batch_size) for part in _read_together(step, first)]
     found: list[list[NDArray[np.float64]]] = [[] for _ in cohort]
     for run in cohort:
-        run.model.eval()
+        run.set_training(False)
     for batch in data.batches(parts, reads=first.reads, device=first.device):
         for run, mine in zip(cohort, found, strict=True):
             mine += [run.predict(part).cpu().double().numpy() for part in run.parts(batch)]
@@ -125,7 +129,7 @@ def _measure_scales(cohort: Sequence[Run], study: Study, data: CachedDataset) ->
     parts = [part for step in cut(some, data.lengths, first.config.batch_size) for part in _read_together(step, first)]
     with ExitStack() as stack:
         for run in cohort:
-            run.model.eval()
+            run.set_training(False)
             stack.enter_context(fitting(run.model))
         for batch in data.batches(parts, reads=first.reads, device=first.device):
             for run in cohort:

@@ -5,12 +5,14 @@ Shapes: N rows, K tissues.
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from embedcache.ragged import Ragged
 from embedcache.sequences import Modality
 from heads.adam import Adam
 from heads.aggregators import what_it_reads
@@ -57,7 +59,8 @@ class Run:
             made = ExpressionModel(model, study.widths, len(study.dataset.tissues), study.layers)
         self.model = made.to(device)
         self.criterion = Criterion(config, study.scaler, study.data.targets[study.rows["train"]]).to(device)
-        self.optimizer = Adam(self.model.parameters(), config.weight_decay)
+        self.groups = [(Adam(self.model.parameters(), config.weight_decay), config.learning_rate)]
+        """Optimisers of all that is trained, and the learning rate of each at the top of the schedule."""
         self.steps_per_epoch = math.ceil(len(study.rows["train"]) / config.batch_size)
         self.epoch, self.step = 0, 0
         """Epochs finished, and batches of the next one."""
@@ -65,9 +68,38 @@ class Run:
         self.best_epoch = 0
         """Epoch with the lowest validation loss, from 1 on; 0 while there is none."""
         self.best: dict[str, Tensor] = {}
+        self.measured = False
+        """Whether the model came with the scales of its pools; else they are measured before the first step."""
         self.stopped = ""
         """Why training ended; empty while it goes on."""
         self._loss = torch.zeros(2, dtype=torch.float64, device=device)  # losses of this epoch, and cells
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All that the optimisers change, by name."""
+        yield from self.model.named_parameters()
+
+    def trained(self) -> dict[str, Tensor]:
+        """All tensors that training changes or measures, by name: what a checkpoint and the best model hold."""
+        return dict(self.model.state_dict())
+
+    def load_trained(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put what ``trained`` gave in place."""
+        self.model.load_state_dict(tensors)
+
+    def set_training(self, mode: bool) -> None:
+        """Switch dropout on or off; setting it walks through all layers, so only where it changes."""
+        if self.model.training != mode:
+            self.model.train(mode)
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """While validation rows are predicted and the best weights kept."""
+        self.set_training(False)
+        yield
+
+    def tokens(self, batch: Batch) -> dict[Modality, Ragged]:
+        """Tokens of a batch, or summaries of them, of each modality that the model reads."""
+        return {m: batch.tokens[name] for m, name in self.inputs.items()}
 
     def parts(self, batch: Batch) -> Iterator[Batch]:
         """A batch in parts of as many tokens as may be computed on at a time, counting those that this run reads."""
@@ -82,10 +114,9 @@ class Run:
 
     def predict(self, batch: Batch) -> Tensor:
         """Predictions for a batch, (B, K), float32."""
-        tokens = {m: batch.tokens[name] for m, name in self.inputs.items()}
         lengths = {m: batch.lengths[name] for m, name in self.inputs.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            predicted: Tensor = self.model(tokens, lengths)
+            predicted: Tensor = self.model(self.tokens(batch), lengths)
         return predicted.float()
 
     @torch.no_grad()
@@ -101,8 +132,7 @@ class Run:
             batch: Not written to.
             n_cells: Measured cells of the whole batch.
         """
-        if not self.model.training:  # setting it walks through all layers
-            self.model.train()
+        self.set_training(True)
         with self.rng.active():
             for part in self.parts(batch):
                 loss = self.criterion(self.predict(part), part.targets, part.measured)
@@ -115,8 +145,9 @@ class Run:
         done = self.epoch * self.steps_per_epoch + self.step
         factor = rate_factor(self.config, done, self.config.epochs * self.steps_per_epoch)
         if self.config.clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        self.optimizer.step(self.config.learning_rate * factor)
+            nn.utils.clip_grad_norm_([one for _, one in self.named_parameters()], self.config.clip)
+        for optimizer, rate in self.groups:
+            optimizer.step(rate * factor)
         self.step += 1
 
     def end_epoch(self, targets: Array, predictions: Array) -> None:
@@ -139,7 +170,7 @@ class Run:
             return
         if not self.best_epoch or losses["validation_loss"] < self.history[self.best_epoch - 1]["validation_loss"]:
             self.best_epoch = self.epoch
-            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {name: tensor.detach().clone() for name, tensor in self.trained().items()}
         if self.epoch - self.best_epoch >= self.config.patience:
             self.stopped = f"no better for {self.config.patience} epochs"
         elif self.epoch >= self.config.epochs:
@@ -147,27 +178,29 @@ class Run:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that another process needs to go on to the same numbers: tensors, and JSON values."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        tensors = {f"model.{name}": tensor for name, tensor in self.trained().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"rng.{name}": tensor for name, tensor in self.rng.state().items()}
-        for name, parameter in self.model.named_parameters():
-            if parameter in self.optimizer.state and not self.stopped:
-                tensors |= {f"adam.{field}.{name}": value for field, value in self.optimizer.state[parameter].items()}
+        held = {id(parameter): optimizer.state for optimizer, _ in self.groups for parameter in optimizer.parameters}
+        for name, parameter in self.named_parameters():
+            if parameter in (state := held[id(parameter)]) and not self.stopped:
+                tensors |= {f"adam.{field}.{name}": value for field, value in state[parameter].items()}
         tensors["loss"] = self._loss
         names = ("epoch", "step", "history", "best_epoch", "stopped")
         return tensors, {name: getattr(self, name) for name in names}
 
     def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on where ``state`` was taken."""
-        self.model.load_state_dict(nested(tensors, "model"))
+        self.load_trained(nested(tensors, "model"))
         self.best = {name: tensor.to(self.device) for name, tensor in nested(tensors, "best").items()}
         self.rng.load(nested(tensors, "rng"))
         state = nested(tensors, "adam")
-        for name, parameter in self.model.named_parameters():
+        held = {id(parameter): optimizer.state for optimizer, _ in self.groups for parameter in optimizer.parameters}
+        for name, parameter in self.named_parameters():
             found = {field: state[f"{field}.{name}"] for field in ("step", "exp_avg", "exp_avg_sq")
                      if f"{field}.{name}" in state}  # fmt: skip
             if found:
-                self.optimizer.state[parameter] = {field: value.to(self.device) for field, value in found.items()}
+                held[id(parameter)][parameter] = {field: value.to(self.device) for field, value in found.items()}
         self._loss = tensors["loss"].to(self.device)
         self.epoch, self.step, self.best_epoch = values["epoch"], values["step"], values["best_epoch"]
         self.history, self.stopped = list(values["history"]), values["stopped"]
