@@ -1,0 +1,1 @@
+"""Looking into trained runs: what the model reads in a sequence, and what a change of it does."""
