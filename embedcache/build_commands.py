@@ -63,6 +63,10 @@ PoolingsOption = Annotated[
         help="Rows of a sequence: none keeps its tokens, mean is one row, adaptive-64 at most 64. Again for more.",
     ),
 ]
+KeepSpecialOption = Annotated[
+    bool,
+    typer.Option("--keep-special", help="Also store CLS and EOS, so that `heads train --finetune` can go on from it."),
+]
 BudgetOption = Annotated[
     int | None,
     typer.Option(min=1, help="Tokens of one call of the encoder. Default: 2,048 on a CPU, by free memory on a GPU."),
@@ -89,6 +93,7 @@ def build(
     max_tokens: MaxTokensOption = None,
     layers: LayersOption = [-1],  # noqa: B006
     poolings: PoolingsOption = ["none"],  # noqa: B006
+    keep_special: KeepSpecialOption = False,
     device: DeviceOption = "auto",
     tokens_per_batch: BudgetOption = None,
     engine: Annotated[
@@ -132,6 +137,7 @@ def worker(
     max_tokens: MaxTokensOption = None,
     layers: LayersOption = [-1],  # noqa: B006
     poolings: PoolingsOption = ["none"],  # noqa: B006
+    keep_special: KeepSpecialOption = False,
     device: DeviceOption = "auto",
     tokens_per_batch: BudgetOption = None,
     workers: Annotated[
@@ -157,7 +163,7 @@ def _job(given: dict[str, Any]) -> "BuildJob":
 
     names = (
         *("weights", "revision", "trust_remote_code", "download", "random_init", "dtype"),
-        *("store_dtype", "crop", "overlap", "max_tokens"),
+        *("store_dtype", "crop", "overlap", "max_tokens", "keep_special"),
     )
     return BuildJob(
         dataset=given["dataset"],
@@ -191,6 +197,7 @@ def estimate(
     max_tokens: MaxTokensOption = None,
     layers: LayersOption = [-1],  # noqa: B006
     poolings: PoolingsOption = ["none"],  # noqa: B006
+    keep_special: KeepSpecialOption = False,
     device: DeviceOption = "auto",
     tokens_per_batch: BudgetOption = None,
     retry: RetryOption = False,

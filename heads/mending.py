@@ -55,6 +55,7 @@ def _build(spec: EncoderSpec) -> str:
         "overlap": (spec.overlap, spec.max_tokens // 4 if spec.crop == "windows" else 0),
     }
     flags += [f"--{option} {value}" for option, (value, default) in settings.items() if value != default]
+    flags += ["--keep-special"] if spec.special_tokens != "dropped" else []
     return " ".join([f"embedcache build --modality {spec.modality} --encoder {name}", *flags])
 
 

@@ -37,7 +37,7 @@ CHANGES: dict[str, object] = {
     "max_tokens": 5,
     "crop": "center",
     "layer": 4,
-    "special_tokens": "kept",
+    "special_tokens": "kept-1-0",
     "pooling": "mean",
     "attention": "single",
     "compute_dtype": "bfloat16",

@@ -7,18 +7,19 @@ that rows are nearer to those of float32 than the modules' own are. Elsewhere, a
 are.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers.models.esm.modeling_esm import EsmIntermediate
 
 from embedcache.encoders.attention import Runs, attend_by_runs
 from embedcache.encoders.linear import linear_add, linear_gelu, linear_joined
 
-__all__ = ["PackState", "collect_layers", "run_blocks"]
+__all__ = ["PackState", "collect_layers", "run_blocks", "runs_in_place"]
 
 
 def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dict[int, Tensor]:
@@ -32,11 +33,13 @@ def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dic
     Returns:
         The rows of each layer asked for, (N, D).
     """
-    ids, positions = inputs["input_ids"], inputs["position_ids"]
-    x = model.embeddings(input_ids=ids, position_ids=positions)  # (1, N, D)
+    positions = inputs["position_ids"]
+    x = inputs.get("rows")  # (1, N, D)
+    if x is None:
+        x = model.embeddings(input_ids=inputs["input_ids"], position_ids=positions)
     rotary = model.rotary_embeddings
     turns = None if rotary is None else rotary(x, positions)  # cos, sin: (1, N, d)
-    in_place = torch.is_inference_mode_enabled() and x.device.type == "cpu"
+    in_place = runs_in_place(x)
     state = PackState.of(model, inputs["runs"], turns) if in_place else None
     about = {name: inputs[name] for name in ("runs", "bounds", "longest")}
 
@@ -45,7 +48,12 @@ def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dic
             return cast(Tensor, block(x, position_embeddings=turns, **about))
         return _block(block, x[0], state)[None]
 
-    return collect_layers(model.encoder.layer, step, x, layers, model.encoder.emb_layer_norm_after)
+    return collect_layers(model.encoder.layer, step, x, layers, model.encoder.emb_layer_norm_after, inputs=inputs)
+
+
+def runs_in_place(x: Tensor) -> bool:
+    """Whether what lies between the layers of a model may work in place: on a CPU where nothing is trained."""
+    return torch.is_inference_mode_enabled() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def collect_layers(
@@ -54,22 +62,29 @@ def collect_layers(
     x: Tensor,
     layers: Sequence[int],
     norm: Callable[[Tensor], Tensor],
+    *,
+    inputs: Mapping[str, Any],
 ) -> dict[int, Tensor]:
-    """Take rows through all blocks, and keep those of the layers asked for.
+    """Take rows through all blocks, or those that are left, and keep those of the layers asked for.
 
     Args:
         blocks: In their order.
         step: What one block does: (1, N, D) to (1, N, D), a new tensor.
-        x: Rows before the first block, (1, N, D).
+        x: Rows before the first block, (1, N, D), or behind as many as ``inputs`` say were done.
         layers: As in ``spec.LayeredEncoder``.
         norm: The normalisation behind the last block, for layer -1.
+        inputs: Of the pack: ``done``, blocks that ``x`` has behind it, and ``checkpointing``, to keep nothing of the
+            inside of a block for the backward pass but to run it again there.
 
     Returns:
         The rows of each layer, (N, D).
     """
     found: dict[int, Tensor] = {}
+    again = inputs["checkpointing"] and torch.is_grad_enabled()
     for number, block in enumerate(blocks, 1):
-        x = step(block, x)
+        if number <= inputs["done"]:
+            continue
+        x = checkpoint(step, block, x, use_reentrant=False) if again else step(block, x)
         if number in layers:
             found[number] = x[0]
     if -1 in layers:

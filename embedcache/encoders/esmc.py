@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import EsmcConfig, EsmcModel
 
 from embedcache.encoders.attention import attend_by_runs
-from embedcache.encoders.blocks import PackState, collect_layers
+from embedcache.encoders.blocks import PackState, collect_layers, runs_in_place
 from embedcache.encoders.linear import linear, linear_joined
 from embedcache.encoders.packing import Network, PackedEncoder, Vocabulary
 from embedcache.encoders.spec import EncoderSpec
@@ -58,8 +58,8 @@ def config(spec: EncoderSpec) -> EsmcConfig:
 
 def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dict[int, Tensor]:
     """Take a pack through the model, as ``blocks.run_blocks`` does with an ``EsmModel``."""
-    x = model.embed_tokens(inputs["input_ids"])  # (1, N, D)
-    in_place = torch.is_inference_mode_enabled() and x.device.type == "cpu"
+    x = inputs["rows"] if "rows" in inputs else model.embed_tokens(inputs["input_ids"])  # (1, N, D)
+    in_place = runs_in_place(x)
     # cos, sin: (1, N, d); the modules want them in the number format of the rows
     turns = model.rotary_emb(x.float() if in_place else x, inputs["position_ids"])
     state = PackState.of(model, inputs["runs"], turns) if in_place else None
@@ -70,7 +70,7 @@ def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dic
             return cast(Tensor, block(x, position_embeddings=turns, **about))
         return _block(block, x[0], state)[None]
 
-    return collect_layers(model.layers, step, x, layers, model.norm)
+    return collect_layers(model.layers, step, x, layers, model.norm, inputs=inputs)
 
 
 def _block(block: Any, x: Tensor, state: PackState) -> Tensor:

@@ -48,6 +48,7 @@ def encoder_of_spec(
         "pooling": wanted.pooling,
         "dtype": wanted.compute_dtype,
         "store_dtype": wanted.store_dtype,
+        "keep_special": wanted.special_tokens != "dropped",
         "max_tokens": wanted.max_tokens,
         "crop": wanted.crop,
         "download": download,

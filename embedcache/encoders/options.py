@@ -1,10 +1,10 @@
 """What a user can choose about an encoder, and the spec that follows from its card and these choices."""
 
 from pathlib import Path
-from typing import Any, TypedDict, get_args
+from typing import Any, TypedDict, cast, get_args
 
 from embedcache.encoders.cards import EncoderCard
-from embedcache.encoders.spec import ComputeDtype, EncoderSpec, StoreDtype
+from embedcache.encoders.spec import ComputeDtype, EncoderSpec, SpecialTokens, StoreDtype
 from embedcache.encoders.tokens import Crop
 from embedcache.errors import InvalidSettingError, UnknownNameError
 from embedcache.sequences import Modality
@@ -31,6 +31,8 @@ class EncoderOptions(TypedDict, total=False):
     """Limit without special tokens, 0 for none; by default the card's."""
     layer: int
     """Output of which block: 1 for the first, -1 (the default) for the last with its final normalisation."""
+    keep_special: bool
+    """Whether rows of special tokens are stored too, from which later blocks can be run; not by default."""
     pooling: str
     """``none`` (the default), ``mean`` or ``adaptive-<most rows>``, see ``pooling``."""
     revision: str | None
@@ -53,6 +55,7 @@ def card_spec(
     overlap: int | None = None,
     max_tokens: int | None = None,
     layer: int = -1,
+    keep_special: bool = False,
     pooling: str = "none",
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -87,6 +90,7 @@ def card_spec(
         crop=rule,
         overlap=limit // 4 if overlap is None and rule == "windows" else overlap or 0,
         layer=layer,
+        special_tokens=_special(found, keep_special),
         pooling=pooling,
         attention=found.attention,
         compute_dtype=dtype,
@@ -132,6 +136,17 @@ def _seeded(found: EncoderCard, weights: Path | None, seed: int | None) -> tuple
     if found.weights.startswith("seed:"):
         return found.name if found.weights == f"seed:{seed}" else f"{found.name}-seed{seed}", f"seed:{seed}"
     return f"{found.name}-random{seed}", f"seed:{seed}"
+
+
+def _special(found: EncoderCard, keep: bool) -> SpecialTokens:
+    if not keep:
+        return "dropped"
+    if not any(found.special):
+        raise InvalidSettingError(
+            f"Encoder {found.name} has no special tokens whose rows could be kept. Leave out --keep-special."
+        )
+    before, after = found.special
+    return cast(SpecialTokens, f"kept-{before}-{after}")
 
 
 def _limit(found: EncoderCard, wanted: int | None) -> int:

@@ -30,7 +30,7 @@ from embedcache.encoders.spec import EncoderSpec, Pending
 from embedcache.errors import EmbedCacheError
 from embedcache.ragged import Ragged
 
-__all__ = ["ESM", "Network", "PackedEncoder", "Vocabulary", "check_packing", "pack_inputs"]
+__all__ = ["ESM", "Network", "PackedEncoder", "Vocabulary", "about_pack", "check_packing", "pack_inputs"]
 
 CPU_PACK_TOKENS = 1024
 """Tokens of one pass, about, for each thread of a CPU; more are slower, for activations leave its cache."""
@@ -84,6 +84,7 @@ class PackedEncoder(Starting):
         spec: What it is.
         model: The torch module. Its parameters may be trained; ``encode`` always sees their present values.
         packing_error: What ``check_packing`` found when it was loaded: about 1e-6 in float32.
+        checkpointing: Whether the backward pass runs blocks again instead of keeping what is inside them.
     """
 
     def __init__(
@@ -92,6 +93,9 @@ class PackedEncoder(Starting):
         self.spec = spec
         self.vocabulary = vocabulary
         self.network = network
+        self.checkpointing = False
+        specials = [int(one is not None) for one in (vocabulary.before, vocabulary.after)]
+        assert spec.special_tokens == "dropped" or [*spec.kept_special] == specials, "the card says how many there are"
         self.model = cast(Any, model).to(device).eval()
         self.packing_error = check_packing(self.model, vocabulary, spec.name, network)
         _keep_layers(self.model, spec.layer, network)
@@ -114,23 +118,51 @@ class PackedEncoder(Starting):
         """
         return self._pack(sequences, [self.spec.layer])[self.spec.layer]
 
+    def continue_packed(self, rows: Ragged, done: int) -> Ragged:
+        """Run the blocks that are left, open to gradients.
+
+        Args:
+            rows: Rows behind block ``done``, those of special tokens among them, (N, D); at least one sequence.
+            done: Blocks that they have behind them.
+
+        Returns:
+            Rows of ``spec.layer``, as ``encode_packed`` gives them.
+        """
+        lengths = rows.lengths.tolist()
+        parts = rows.to_list()
+
+        def inputs(pack: list[int]) -> dict[str, Any]:
+            of_pack = about_pack([lengths[i] for i in pack], self.vocabulary, self.model.device)
+            return {**of_pack, "rows": torch.cat([parts[i] for i in pack])[None], "done": done}
+
+        return self._run(lengths, inputs, [self.spec.layer])[self.spec.layer]
+
     def _pack(self, sequences: Sequence[str], layers: Sequence[int]) -> dict[int, Ragged]:
         ids = [self._with_special(sequence) for sequence in sequences]
-        lengths = [len(one) for one in ids]
-        order = sorted(range(len(ids)), key=lengths.__getitem__, reverse=True)  # equal neighbours share a call
+
+        def inputs(pack: list[int]) -> dict[str, Any]:
+            return pack_inputs([ids[i] for i in pack], self.vocabulary, self.model.device)
+
+        return self._run([len(one) for one in ids], inputs, layers)
+
+    def _run(
+        self, lengths: Sequence[int], inputs: Callable[[list[int]], dict[str, Any]], layers: Sequence[int]
+    ) -> dict[int, Ragged]:
+        """Split sequences of these lengths, special tokens counted, into packs, run them, and put rows in order."""
+        order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)  # equal neighbours share a call
         budget, shortest = sum(lengths), 0
         if self.model.device.type == "cpu":
             threads = torch.get_num_threads()
             budget, shortest = CPU_PACK_TOKENS * threads, _shortest_in_pack(threads)
         passes = [
-            self.network.run(
-                self.model, pack_inputs([ids[i] for i in pack], self.vocabulary, self.model.device), layers
-            )
+            self.network.run(self.model, {**inputs(pack), "checkpointing": self.checkpointing}, layers)
             for pack in _packs(order, lengths, budget, shortest)
         ]
-        starts = np.empty(len(ids), np.int64)
+        starts = np.empty(len(lengths), np.int64)
         starts[order] = np.cumsum([0, *(lengths[i] for i in order[:-1])])
         before, after = (int(one is not None) for one in (self.vocabulary.before, self.vocabulary.after))
+        if self.spec.special_tokens != "dropped":
+            before, after = 0, 0
         counts = np.array(lengths) - before - after
         offsets = np.append(0, np.cumsum(counts))
         kept = np.arange(offsets[-1]) + np.repeat(starts + before - offsets[:-1], counts)
@@ -179,15 +211,23 @@ def check_packing(model: Any, vocabulary: Vocabulary, name: str, network: Networ
 
 def pack_inputs(ids: Sequence[NDArray[np.int64]], vocabulary: Vocabulary, device: torch.device) -> dict[str, Any]:
     """Arguments of the model for one pack."""
-    lengths = [len(one) for one in ids]
+    return {
+        "input_ids": to_device(np.concatenate(ids)[None], device),  # (1, N)
+        **about_pack([len(one) for one in ids], vocabulary, device),
+    }
+
+
+def about_pack(lengths: Sequence[int], vocabulary: Vocabulary, device: torch.device) -> dict[str, Any]:
+    """What blocks need to know of sequences of these lengths, none of which is done."""
     bounds = np.cumsum([0, *lengths])
     positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1] - vocabulary.first_position, lengths)
     return {
-        "input_ids": to_device(np.concatenate(ids)[None], device),  # (1, N)
         "position_ids": to_device(positions[None], device),  # (1, N)
         "runs": [(length, len(list(same))) for length, same in groupby(lengths)],
         "bounds": to_device(bounds.astype(np.int32), device),
         "longest": max(lengths),
+        "done": 0,
+        "checkpointing": False,
     }
 
 

@@ -14,10 +14,20 @@ from embedcache.encoders.tokens import Crop, count_tokens, crop_bounds, token_sp
 from embedcache.errors import CacheDamagedError, CacheMismatchError, InvalidSequenceError, InvalidSettingError
 from embedcache.sequences import Modality
 
-__all__ = ["ComputeDtype", "Encoder", "EncoderSpec", "LayeredEncoder", "Pending", "StartingEncoder", "StoreDtype"]
+__all__ = [
+    "ComputeDtype",
+    "Encoder",
+    "EncoderSpec",
+    "LayeredEncoder",
+    "Pending",
+    "SpecialTokens",
+    "StartingEncoder",
+    "StoreDtype",
+]
 
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 StoreDtype = Literal["float16", "bfloat16", "float32", "int8"]
+SpecialTokens = Literal["dropped", "kept-1-0", "kept-0-1", "kept-1-1"]
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -55,7 +65,9 @@ class EncoderSpec:
     """Tokens that neighbouring windows share at least, under the crop ``windows``."""
     layer: int = -1
     """Which layer's output, -1 for the last (after its final normalisation, if the model has one)."""
-    special_tokens: Literal["dropped"] = "dropped"
+    special_tokens: SpecialTokens = "dropped"
+    """``dropped``, or ``kept-<before>-<after>``: rows of so many special tokens before and after those of the sequence,
+    from which the blocks behind ``layer`` can be run. Such a store is for fine-tuning; heads do not read it."""
     pooling: str = "none"
     """``none``, ``mean`` or ``adaptive-<most rows>``, see ``pooling``."""
     attention: Literal["packed", "single", "padded"] = "packed"
@@ -97,6 +109,11 @@ class EncoderSpec:
                 f"An overlap of {self.overlap} tokens needs windows, but the crop is {self.crop}. "
                 "Choose --crop windows, or give no overlap."
             )
+        if self.special_tokens != "dropped" and (self.pooling != "none" or self.crop == "windows"):
+            raise InvalidSettingError(
+                f"Special tokens of {self.name} cannot be kept with pooling {self.pooling} and crop {self.crop}: no "
+                "blocks could be run from such rows. Leave out --pooling, and choose a crop that keeps one stretch."
+            )
         if self.source_dtype not in ("", *get_args(StoreDtype)):
             raise InvalidSettingError(
                 f"Source dtype {self.source_dtype!r} is not known. Leave it empty, or give one of: "
@@ -117,6 +134,14 @@ class EncoderSpec:
     def is_imported(self) -> bool:
         """True if another tool computed the embeddings: nobody could check that they are what the spec says."""
         return self.adapter.startswith("imported/")
+
+    @property
+    def kept_special(self) -> tuple[int, int]:
+        """Rows of special tokens before and after those of a sequence."""
+        if self.special_tokens == "dropped":
+            return 0, 0
+        before, after = self.special_tokens.removeprefix("kept-").split("-")
+        return int(before), int(after)
 
     @property
     def digest(self) -> str:
@@ -192,11 +217,13 @@ class EncoderSpec:
         start, stop = self.bounds(sequence)
         letters = start + token_spans(sequence[start:stop], self.tokens)
         rows = pooled_tokens(len(letters), self.pooling)
-        return np.stack([letters[rows[:, 0], 0], letters[rows[:, 1] - 1, 1]], axis=1)
+        spans = np.stack([letters[rows[:, 0], 0], letters[rows[:, 1] - 1, 1]], axis=1)
+        before, after = self.kept_special  # which cover no letter
+        return np.concatenate([np.full((before, 2), start), spans, np.full((after, 2), stop)])
 
     def n_tokens(self, sequence: str) -> int:
-        """Tokens of a sequence that are embedded, after the crop and before pooling."""
-        return count_tokens(self.cropped(sequence), self.tokens)
+        """Tokens of a sequence that are embedded, after the crop and before pooling; special ones if they are kept."""
+        return count_tokens(self.cropped(sequence), self.tokens) + sum(self.kept_special)
 
     def n_rows(self, sequence: str) -> int:
         """Rows that a store holds of a sequence, after crop and pooling; none if it has no tokens."""

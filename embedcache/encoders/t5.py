@@ -134,7 +134,7 @@ def _soften(model: Any) -> None:
 
 def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dict[int, Tensor]:
     """Take a pack through the model, as ``blocks.run_blocks`` does with an ``EsmModel``."""
-    x = model.embed_tokens(inputs["input_ids"])  # (1, N, D)
+    x = inputs["rows"] if "rows" in inputs else model.embed_tokens(inputs["input_ids"])  # (1, N, D)
     bias = _bias(model.block[0].layer[0].SelfAttention, inputs["longest"])
     step: Callable[[Any, Tensor], Tensor]
     if torch.is_inference_mode_enabled():
@@ -146,7 +146,7 @@ def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dic
         def step(block: Any, x: Tensor) -> Tensor:
             return cast(Tensor, block(x, position_bias=bias, **about)[0])
 
-    return collect_layers(model.block, step, x, layers, model.final_layer_norm)
+    return collect_layers(model.block, step, x, layers, model.final_layer_norm, inputs=inputs)
 
 
 def _bias(attention: T5Attention, longest: int) -> Tensor:

@@ -9,7 +9,7 @@ that fits one window is embedded as without the rule.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from embedcache.encoders.memory import OUT_OF_MEMORY, empty_cache, is_out_of_mem
 from embedcache.encoders.spec import Encoder, LayeredEncoder, Pending
 from embedcache.encoders.tokens import token_spans
 from embedcache.errors import EmbedCacheError
+
+if TYPE_CHECKING:
+    from embedcache.ragged import Ragged
 
 __all__ = ["Window", "WindowedEncoder", "plan_windows", "window_letters"]
 
@@ -90,6 +93,27 @@ class WindowedEncoder(Starting):
     def start_layers(self, sequences: Sequence[str], layers: Sequence[int]) -> Pending[ByLayer]:
         """Begin what ``encode_layers`` does with the first windows; see ``spec.StartingEncoder``."""
         return _Stitching(self, sequences, layers)
+
+    def encode_packed(self, sequences: Sequence[str]) -> "Ragged":
+        """Embed sequences, at least one, all windows in one call of the encoder, open to gradients."""
+        import torch
+
+        from embedcache.encoders.output import to_device
+        from embedcache.ragged import Ragged
+
+        encoder: Any = self.encoder
+        parts: list[str] = []
+        kept, starts, lengths = [], 0, []
+        for sequence in sequences:
+            lengths.append(self.spec.n_tokens(sequence))
+            windows = plan_windows(lengths[-1], self.spec.max_tokens, self.spec.overlap)
+            parts += window_letters(sequence, self.spec.tokens, windows)
+            for start, stop, first, last in windows:
+                kept.append(np.arange(first - start, last - start) + starts)
+                starts += stop - start
+        embedded = encoder.encode_packed(parts)
+        rows = to_device(np.concatenate(kept), embedded.values.device)
+        return Ragged(embedded.values[rows], torch.from_numpy(np.cumsum([0, *lengths])))
 
     def calls(self, sequences: Sequence[str], lengths: Sequence[int]) -> Iterator[list[_Part]]:
         """All windows in order, as many together as a call takes."""

@@ -45,6 +45,9 @@ class EncoderCard:
     any_layer: bool = True
     """Whether the output of a layer before the last can be had."""
     attention: Literal["packed", "single", "padded"] = "packed"
+    special: tuple[int, int] = (0, 0)
+    """Special tokens before and after those of a sequence whose rows can be kept, see ``EncoderSpec.special_tokens``;
+    (0, 0) for an encoder whose blocks cannot be run from stored rows."""
     weights: str = ""
     """``seed:<number>`` if the weights are drawn and need no file, ``own`` if a plug-in brings them; empty if they must
     be found."""

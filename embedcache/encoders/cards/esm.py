@@ -23,6 +23,7 @@ ESM2 = EncoderCard(
     width=0,
     settings={"layer_norm_eps": 1e-5},
     tokens="letter",
+    special=(1, 1),
     trained_tokens=1022,
     key_prefix="esm.",
     unused=ROTARY_UNUSED,

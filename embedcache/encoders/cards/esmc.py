@@ -12,6 +12,7 @@ ESMC = EncoderCard(
     width=0,
     settings={"rope_theta": 10000.0},
     tokens="letter",
+    special=(1, 1),
     trained_tokens=2046,
     key_prefix="esmc.",
     unused=("lm_head.",),

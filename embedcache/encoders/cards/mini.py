@@ -38,8 +38,9 @@ _MINI = EncoderCard(
 
 def _mini(modality: Modality, tokens: str, max_tokens: int = 0) -> EncoderCard:
     config = {**_MINI.config, "token_rule": tokens}
-    name = f"mini-{modality}"
-    return replace(_MINI, name=name, modalities=(modality,), tokens=tokens, max_tokens=max_tokens, config=config)
+    special = (1, 1) if tokens == "letter" else (1, 0)
+    card = replace(_MINI, name=f"mini-{modality}", modalities=(modality,), config=config)
+    return replace(card, tokens=tokens, max_tokens=max_tokens, special=special)
 
 
 CARDS = (

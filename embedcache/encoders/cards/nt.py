@@ -19,6 +19,7 @@ NT_V2 = EncoderCard(
     width=0,
     settings={"layer_norm_eps": 1e-12},
     tokens="nt-6mer",
+    special=(1, 0),
     max_tokens=2047,
     trained_tokens=2047,
     key_prefix="esm.",

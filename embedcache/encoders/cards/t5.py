@@ -14,6 +14,7 @@ PROTT5 = EncoderCard(
     width=0,
     settings={"key_dim": 128, "buckets": 32, "max_distance": 128, "activation": "relu", "layer_norm_eps": 1e-6},
     tokens="letter",
+    special=(0, 1),
     trained_tokens=511,
     key_prefix="encoder.",
     unused=("decoder.", "lm_head."),
@@ -40,6 +41,7 @@ PROTT5 = EncoderCard(
 PROSTT5 = replace(
     PROTT5,
     loader="embedcache.encoders.t5:load_prostt5",
+    special=(1, 1),
     trained_tokens=510,
     config={"model_type": "t5", "vocab_size": 150},
     licence="MIT",
