@@ -86,15 +86,26 @@ def test_letters_over_a_border_of_an_exon(folder: Path) -> None:
     deletion = Variant("one", 18, LETTERS[17:24], LETTERS[17])  # bases 18 to 23 go, 18 and 19 are of the exon
     assert rna_edits(plus, deletion) == [RnaEdit(8, 10, "")]
     assert rna_edits(minus, deletion) == [RnaEdit(10, 12, "")]
-    same = Variant("one", 20, LETTERS[19:21], "GG" if LETTERS[19] != "G" else "CC")
-    (edit,) = rna_edits(plus, same)
-    assert (edit.start, edit.end, len(edit.letters)) == (9, 10, 1)
+    turn = str.maketrans("ACGT", "GTAC")
+    same = Variant("one", 20, LETTERS[19:21], LETTERS[19:21].translate(turn))
+    assert rna_edits(plus, same) == [RnaEdit(9, 10, LETTERS[19].translate(turn))]
+    same = Variant("one", 30, LETTERS[29:31], LETTERS[29:31].translate(turn))
+    assert rna_edits(plus, same) == [RnaEdit(10, 11, LETTERS[30].translate(turn))]
     both = Variant("one", 15, LETTERS[14:36], LETTERS[14])
     assert rna_edits(plus, both) == [RnaEdit(5, 10, ""), RnaEdit(10, 16, "")]
     insertion = Variant("one", 20, LETTERS[19], LETTERS[19] + "T")  # behind the last base of the exon
     assert rna_edits(plus, insertion) == []
     for variant in (deletion, same, insertion):
         assert name(plus, variant) == "splice site"
+
+
+def test_a_change_right_before_the_tss_moves_it(folder: Path) -> None:
+    one = of_exons([(40, 60)], "+")
+    last = "A" if LETTERS[39] != "A" else "C"
+    first = "G" if LETTERS[36] != "G" else "T"
+    variant = Variant("one", 37, LETTERS[36:40], first + last)
+    with open_genome(folder / "g.fa") as genome:
+        assert changed_window(genome, one, variant, 10) == LETTERS[33:36] + first + last + LETTERS[40:45]
 
 
 def name(transcript: Transcript, variant: Variant) -> str:
