@@ -44,6 +44,8 @@ class ColumnSource:
         InvalidInputError: A row is NaN in part.
     """
 
+    tokens_only = False
+
     def __init__(self, values: NDArray[np.float32], name: str) -> None:
         missing = np.isnan(values)
         lacks = missing.sum(axis=1) == values.shape[1]
@@ -85,6 +87,8 @@ class SelectedSource:
         source: What is read; summaries stay in its memory, for the next selection.
         rows: Row of the source that each row of this one is, (N,).
     """
+
+    tokens_only = False
 
     def __init__(self, source: CachedSource, rows: Rows) -> None:
         self.source, self.rows = source, rows

@@ -137,14 +137,15 @@ class CachedDataset(torch.utils.data.Dataset[Sample]):
                 ``summarise`` in ``heads.pooling``), each sample having as many rows as the summary.
             device: Where values, targets and masks go; offsets and row numbers stay on the CPU.
         """
-        if reads == "tokens":
-            streams = [source.stream(parts) for source in self.sources.values()]
-        else:
-            streams = [_stream_summaries(source, reads, parts) for source in self.sources.values()]
+        as_tokens = {name: reads == "tokens" or source.tokens_only for name, source in self.sources.items()}
+        streams = [
+            source.stream(parts) if as_tokens[name] else _stream_summaries(source, reads, parts)
+            for name, source in self.sources.items()
+        ]
         for rows, *ragged in zip(parts, *streams, strict=True):
             targets = torch.from_numpy(self.targets[rows]).float()
             tokens = {
-                name: _decoded(source, part.to(device)) if reads == "tokens" else part.to(device)
+                name: _decoded(source, part.to(device)) if as_tokens[name] else part.to(device)
                 for (name, source), part in zip(self.sources.items(), ragged, strict=True)
             }
             yield Batch(

@@ -4,6 +4,7 @@ config.json              everything needed to make the run again, written before
 checkpoint.safetensors   where training stands; replaced after every epoch
 history.jsonl            losses and validation scores, a line an epoch
 model.safetensors        the best epoch; there when training is finished
+start.json               of a fine-tuning: scores before its first step, beside those of the run it comes from
 test.json                scores of the test rows; written once, by ``heads evaluate``
 events.out.tfevents...   the history for TensorBoard, where that is installed
 """
@@ -24,7 +25,7 @@ __all__ = ["CONFIG_VERSION", "RunDirectory"]
 
 CONFIG_VERSION = 1
 
-_SETTINGS = ("model", "training", "split", "encoders", "tissues", "scaler", "labels")
+_SETTINGS = ("model", "training", "split", "encoders", "finetune", "tissues", "scaler", "labels")
 _ENTRIES = dict.fromkeys(("model", "training", "encoders", "scaler", "dataset"), dict) | {
     "tissues": list,
     "labels": list,
@@ -41,6 +42,7 @@ class RunDirectory:
         self.checkpoint = self.path / "checkpoint.safetensors"
         self.history = self.path / "history.jsonl"
         self.model = self.path / "model.safetensors"
+        self.start = self.path / "start.json"
         self.test = self.path / "test.json"
 
     @contextmanager
@@ -136,7 +138,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
     if found["dataset"].get("digest") != wanted["dataset"]["digest"]:
         yield f"dataset: {found['dataset'].get('path')}, now {wanted['dataset']['path']} or changed in place"
     for name in _SETTINGS:
-        before, now = _as_written_now(name, found.get(name, {})), wanted[name]
+        before, now = _as_written_now(name, found.get(name, {})), wanted.get(name, {})
         if before == now:
             continue
         if name in ("tissues", "scaler", "labels"):

@@ -169,7 +169,7 @@ def _score(trained: TrainedRun, study: Study, resamples: int) -> Evaluation:
             f"{study.dataset.path} has {len(rows)} measured test rows, expected at least 2. "
             "Prepare it with a test split, and train a run on it."
         )
-    predictions = {"this run": predict_finite(trained.model, study.data, rows, trained.config)}
+    predictions = {"this run": predict_finite(trained.model, trained.data(study), rows, trained.config)}
     kept = trained.directory.path / "test_predictions.parquet"
     if not kept.exists():  # a sweep has written it
         write_predictions(kept, study.dataset, rows, predictions["this run"], {})

@@ -29,6 +29,8 @@ class LayeredSource:
         CacheMismatchError: Their widths or the lengths of a sequence differ.
     """
 
+    tokens_only = False
+
     def __init__(self, layers: Sequence[CachedSource]) -> None:
         first = layers[0]
         for other in layers[1:]:

@@ -33,6 +33,8 @@ class ResidentSource:
         device: Where the tokens stay.
     """
 
+    tokens_only = False
+
     def __init__(self, source: TokenSource, device: torch.device) -> None:
         self.source, self.device = source, device
         self.width, self.lengths = source.width, source.lengths
@@ -94,7 +96,7 @@ def keep_resident(sources: dict[str, TokenSource], device: torch.device, residen
                 "Use --resident auto or never."
             )
     return {
-        name: source if isinstance(source, ResidentSource) else ResidentSource(source, device)
+        name: source if isinstance(source, ResidentSource) or source.tokens_only else ResidentSource(source, device)
         for name, source in sources.items()
     }
 

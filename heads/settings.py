@@ -79,6 +79,12 @@ class RunSettings:
             encoders={m: read[f"encoder.{m}"] for m in model.modalities if f"encoder.{m}" in read},
         )
 
+    def flat(self) -> dict[str, Any]:
+        """Values by flat name, without those of encoders."""
+        found = {name: getattr(self.model, name) for name in _MODEL}
+        found |= {name: getattr(self.training, name) for name in _TRAINING}
+        return {**found, **{flat: getattr(self.split, name) for flat, name in _SPLIT.items()}}
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {

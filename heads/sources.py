@@ -30,6 +30,8 @@ class TokenSource(Protocol):
     """Numbers a token."""
     lengths: Rows
     """Tokens of each row of the dataset; 0 where it lacks the modality."""
+    tokens_only: bool
+    """Whether batches hold its tokens even where a model reads summaries."""
 
     def packed(self, rows: Rows) -> Ragged:
         """Tokens of some rows, to be decoded."""
@@ -62,6 +64,8 @@ class CachedSource:
     Raises:
         CacheIncompleteError: Sequences of the dataset are not in the store.
     """
+
+    tokens_only = False
 
     def __init__(self, store: EmbeddingStore, keys: Sequence[bytes | None], mend: str) -> None:
         self.store = store
@@ -114,6 +118,8 @@ class CachedSource:
 
 class AbsentSource:
     """A modality that a model reads and no row of the dataset has."""
+
+    tokens_only = False
 
     def __init__(self, width: int, n_rows: int) -> None:
         self.width = width

@@ -15,6 +15,8 @@ from embedcache.sequences import Modality
 from heads.checkpoint import CheckpointError, read_tensors, write_tensors
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.directory import RunDirectory
+from heads.finetune.setup import Start, describe_tuning, open_tuned
+from heads.finetune.start import score_start
 from heads.fit import deterministic, fit
 from heads.inference import choose_device
 from heads.run import Run
@@ -65,6 +67,7 @@ def train(
     config: TrainConfig,
     encoders: Mapping[Modality, str] | None = None,
     split: SplitConfig | None = None,
+    start: Start | None = None,
 ) -> TrainResult:
     """Train a model on the embeddings of a cache; the same call again goes on, or finds it finished.
 
@@ -77,6 +80,7 @@ def train(
         encoders: Encoder of a modality by name, or by name and digest, or several joined by ``+`` whose layers are
             mixed; else the dataset's default.
         split: How rows are divided; None as the dataset says.
+        start: Which encoders to train with it, and what to begin with; None to train on frozen ones.
 
     Raises:
         InvalidInputError: The dataset has no targets, or not the modalities.
@@ -90,10 +94,17 @@ def train(
     device = choose_device(config.device)
     study = open_study(Path(dataset), cache, model, encoders, split)
     # before the directory is made: settings that no model can have leave nothing behind
-    trainee = Run(model, config, study=study, device=device)
+    described: Mapping[str, Any] = describe(study, cache, model, config)
+    if start is None:
+        trainee = Run(model, config, study=study, device=device)
+    else:
+        trainee, study = open_tuned(model, config, study=study, device=device, start=start)
+        described = describe_tuning(described, trainee, start)
     with directory.locked(), deterministic(device):
-        described = directory.settle(describe(study, cache, model, config))
+        described = directory.settle(described)
         resumed = resume(trainee, directory)
+        if start is not None and start.frozen is not None and not directory.start.exists():
+            score_start(trainee, study, directory, start.frozen)
         computed = not (trainee.stopped and directory.model.exists())
         if not trainee.stopped:
             with stop_requests() as stop:

@@ -24,6 +24,8 @@ from heads.config import (
     SplitUnit,
     TrainConfig,
 )
+from heads.finetune.command import check_unused, train_tuned
+from heads.finetune.config import FinetuneConfig
 from heads.settings import FIELDS, RunSettings
 
 __all__ = ["RunOption", "train"]
@@ -37,9 +39,11 @@ EncoderOption = Annotated[
     ),
 ]
 _MODEL, _TRAIN, _SPLIT = ModelConfig(), TrainConfig(), SplitConfig()
+_TUNE = FinetuneConfig(modalities=("rna",))
 
 
 def train(
+    context: typer.Context,
     modalities: Annotated[str, typer.Option(help="What the model reads, of dna, rna, protein.")] = ",".join(MODALITIES),
     dataset: DatasetOption = Path("dataset"),
     cache: CacheOption = "cache",
@@ -119,10 +123,36 @@ def train(
         float, typer.Option(help="Share of equal letters from which on the proteins of two genes stay together.")
     ] = _SPLIT.similarity,
     split_tool: Annotated[SimilarityTool, typer.Option(help="What finds similar sequences.")] = _SPLIT.tool,
+    finetune: Annotated[
+        str | None, typer.Option(metavar="MODALITIES", help="Train the encoders of these too; others stay cached.")
+    ] = None,
+    from_run: Annotated[
+        Path | None, typer.Option("--from", help="Frozen run whose head and settings fine-tuning begins with.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="What learns in encoders: full, lora, or last:K blocks.")] = _TUNE.method,
+    encoder_learning_rate: Annotated[float, typer.Option(help="Adam's step for encoders.")] = _TUNE.learning_rate,
+    encoder_weight_decay: Annotated[float, typer.Option(help="AdamW for encoders.")] = _TUNE.weight_decay,
+    lora_rank: Annotated[int, typer.Option(min=1, help="Rank of what LoRA adds.")] = _TUNE.lora_rank,
+    lora_alpha: Annotated[float, typer.Option(help="LoRA's additions are scaled by alpha / rank.")] = _TUNE.lora_alpha,
+    lora_dropout: Annotated[float, typer.Option(help="Dropout before LoRA's additions.")] = _TUNE.lora_dropout,
+    ema: Annotated[float, typer.Option(help="Score a moving average of weights that keeps this share a step.")] = 0.0,
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Run blocks again in the backward pass: less memory, slower.")
+    ] = False,
+    weights: Annotated[
+        list[str] | None, typer.Option(metavar="MODALITY=DIR", help="Published files of an encoder that is trained.")
+    ] = None,
 ) -> None:
-    """Train one run from the cache. The same command again goes on where it stopped."""
+    """Train one run from the cache, or encoders with it. The same command again goes on where it stopped."""
     options = locals()
     settings = _settings(options, tissue_weight or [])
+    given = {
+        name for name in options if str(context.get_parameter_source(name)).endswith(("COMMANDLINE", "ENVIRONMENT"))
+    }
+    if finetune is not None:
+        print(train_tuned(settings, options, given))
+        return
+    check_unused(given)
     encoders = parse_by_modality("--encoder", encoder or [])
     from heads.train import train
 

@@ -1,9 +1,9 @@
 """A finished run, opened to be scored or used."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,9 +13,11 @@ from embedcache.errors import CacheError, CacheMismatchError, InvalidInputError
 from embedcache.place import Place
 from embedcache.sequences import Modality
 from embedcache.store import EmbeddingStore, list_stores
-from heads.checkpoint import CheckpointError, read_tensors
+from heads.checkpoint import CheckpointError, nested, read_tensors
 from heads.config import ModelConfig, SplitConfig, TrainConfig
+from heads.data import CachedDataset
 from heads.directory import RunDirectory
+from heads.finetune.config import FinetuneConfig
 from heads.inference import choose_device
 from heads.mending import how_to_fill
 from heads.model import ExpressionModel
@@ -25,7 +27,12 @@ from heads.scaling import TissueScaler
 from heads.setup import Study, open_study
 from heads.sources import AbsentSource, TokenSource
 
+if TYPE_CHECKING:
+    from heads.finetune.encoder import TunedEncoder
+
 __all__ = ["TrainedRun", "load_trained"]
+
+_TOLD = ("inner", "parameters", "from")  # what config.json says of a fine-tuning beside its settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +47,10 @@ class TrainedRun:
     split: SplitConfig
     scaler: TissueScaler
     best_epoch: int
+    finetune: FinetuneConfig | None = None
+    """How its encoders were trained; None where they are frozen."""
+    learned: Mapping[Modality, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    """What learned in the encoders, by name."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -54,12 +65,7 @@ class TrainedRun:
             CacheMismatchError: The cache has embeddings of another encoder.
         """
         path = dataset or Path(self.description["dataset"]["path"])
-        found, wanted = read_dataset(path).digest, self.description["dataset"]["digest"]
-        if found != wanted:
-            raise InvalidInputError(
-                f"{path} is not the dataset of {self.directory.path}: its content has digest {found[:12]}, expected "
-                f"{wanted[:12]}. Give the dataset that the run was trained on, or train a run on this one."
-            )
+        self.check_dataset(path)
         cache = cache or str(self.description["cache"])
         encoders = {
             m: "+".join(place.name for place in self.find_stores(path, cache, m)) for m in self.model.config.modalities
@@ -67,6 +73,19 @@ class TrainedRun:
         study = open_study(path, cache, self.model.config, encoders, self.split)
         assert study.scaler == self.scaler, "the same training rows give the same scaler"
         return study
+
+    def check_dataset(self, path: Path) -> None:
+        """Refuse a dataset that the run was not trained on.
+
+        Raises:
+            InvalidInputError: It is another one.
+        """
+        found, wanted = read_dataset(path).digest, self.description["dataset"]["digest"]
+        if found != wanted:
+            raise InvalidInputError(
+                f"{path} is not the dataset of {self.directory.path}: its content has digest {found[:12]}, expected "
+                f"{wanted[:12]}. Give the dataset that the run was trained on, or train a run on this one."
+            )
 
     def sources(self, dataset: Dataset, cache: str | Place) -> dict[Modality, TokenSource]:
         """Tokens of any dataset, from stores of the encoders that the run was trained on.
@@ -78,13 +97,53 @@ class TrainedRun:
         sources: dict[Modality, TokenSource] = {}
         for modality in self.model.config.modalities:
             encoder = self.description["encoders"][modality]
-            if modality in dataset.modalities:
+            if modality in dataset.modalities and modality in self.learned:
+                sources[modality] = self.live_source(dataset, modality)
+            elif modality in dataset.modalities:
                 found = self.find_stores(dataset.path, cache, modality)
                 sources[modality] = open_source(dataset, cache, modality, "+".join(place.name for place in found))
             else:
                 n_layers = len(encoder.get("layers", [encoder]))
                 sources[modality] = AbsentSource(encoder["width"] * n_layers, len(dataset.samples))
         return sources
+
+    def data(self, study: Study) -> CachedDataset:
+        """What the model is scored on: the rows of a study, tokens of trained encoders computed live."""
+        if not self.learned:
+            return study.data
+        sources = dict(study.data.sources) | {m: self.live_source(study.dataset, m) for m in self.learned}
+        return CachedDataset(study.dataset, sources, study.scaler)
+
+    def live_source(self, dataset: Dataset, modality: Modality) -> TokenSource:
+        """Tokens of a trained encoder for the rows of a dataset."""
+        from heads.finetune.live import LiveSource, LiveTokens
+
+        return LiveSource(LiveTokens(self.encoder(modality), dataset, modality))
+
+    def encoder(self, modality: Modality, weights: Path | None = None) -> "TunedEncoder":
+        """The trained encoder of a modality, on the device of the model.
+
+        Args:
+            modality: One of ``finetune.modalities``.
+            weights: Directory with the published files that training began with.
+
+        Raises:
+            CheckpointError: What learned does not fit the encoder.
+        """
+        from heads.finetune.encoder import TunedEncoder
+
+        assert self.finetune is not None, "a frozen run has no encoders of its own"
+        spec = EncoderSpec.from_json(self.description["specs"][modality], str(self.directory.config))
+        found = TunedEncoder(spec, self.finetune, next(self.model.parameters()).device, weights)
+        try:
+            found.load(self.learned[modality])
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{self.directory.model} does not fit encoder {spec.name}: {str(error).splitlines()[0]}. "
+                "Train the run again."
+            ) from error
+        found.model.eval()
+        return found
 
     def find_stores(self, dataset: Path, cache: str | Place, modality: Modality) -> list[Place]:
         """The very stores of the run in a cache, a layer each, or in another cache those of the same spec.
@@ -139,11 +198,13 @@ def load_trained(run: Path | str, device: str = "auto") -> TrainedRun:
         )
     widths = {modality: encoder["width"] for modality, encoder in description["encoders"].items()}
     layers = {modality: len(encoder.get("layers", [1])) for modality, encoder in description["encoders"].items()}
-    config = ModelConfig.from_json(description["model"])
+    config, said = ModelConfig.from_json(description["model"]), description.get("finetune")
+    finetune = None if said is None else FinetuneConfig.from_json({k: v for k, v in said.items() if k not in _TOLD})
+    learned = {m: nested(tensors, f"encoder.{m}") for m in (finetune.modalities if finetune else ())}
     with PrivateRng(0, torch.device("cpu")).active():  # weights are drawn and replaced; the caller's stream stays
         model = ExpressionModel(config, widths, len(description["tissues"]), layers)
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict({name: one for name, one in tensors.items() if not name.startswith("encoder.")})
     except RuntimeError as error:
         raise CheckpointError(
             f"{directory.model} does not fit {directory.config.name}: {str(error).splitlines()[0]} Train the run again."
@@ -156,4 +217,6 @@ def load_trained(run: Path | str, device: str = "auto") -> TrainedRun:
         split=SplitConfig.from_json(description.get("split", {})),
         scaler=TissueScaler.from_json(description["scaler"]),
         best_epoch=values["best_epoch"],
+        finetune=finetune,
+        learned=learned,
     )

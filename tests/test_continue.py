@@ -27,7 +27,7 @@ def packed(name: str, modality: Modality, options: EncoderOptions, **more: Any) 
     return found
 
 
-@pytest.mark.parametrize(("name", "modality", "options"), FAMILIES, ids=lambda one: str(one))
+@pytest.mark.parametrize(("name", "modality", "options"), FAMILIES, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_blocks_run_from_stored_rows_give_the_rows_of_a_whole_pass(
     name: str, modality: Modality, options: EncoderOptions, dtype: str
