@@ -1,0 +1,84 @@
+"""Encoders that can be looked into: that of a run before and after fine-tuning, or one by its name."""
+
+from pathlib import Path
+
+from transformers import EsmModel
+
+from embedcache.encoders.of_spec import encoder_of_spec
+from embedcache.encoders.packing import PackedEncoder
+from embedcache.encoders.registry import load_encoder
+from embedcache.encoders.spec import Encoder, EncoderSpec
+from embedcache.encoders.windows import WindowedEncoder
+from embedcache.errors import InvalidInputError, InvalidSettingError
+from embedcache.sequences import Modality
+from heads.trained import TrainedRun
+
+__all__ = ["encoder_by_name", "encoders_of_run", "labels_of", "open_encoder"]
+
+
+def encoders_of_run(
+    trained: TrainedRun, modality: Modality, device: str, *, weights: Path | None = None
+) -> tuple[PackedEncoder, PackedEncoder | None]:
+    """The encoder that a run reads a modality with, and what fine-tuning made of it; None of a frozen one.
+
+    Args:
+        trained: The run.
+        modality: One that it reads.
+        device: A torch device.
+        weights: Directory with the published files; the hub cache is searched without it.
+
+    Raises:
+        InvalidSettingError: The run does not read the modality, or its encoder cannot be looked into.
+        EmbedCacheError: What ``encoder_of_spec`` raises.
+    """
+    spec = _spec_of_run(trained, modality)
+    return open_encoder(encoder_of_spec(spec, device=device, weights=weights)), None
+
+
+def encoder_by_name(name: str, modality: Modality, device: str, *, weights: Path | None = None) -> PackedEncoder:
+    """An encoder as ``embedcache build`` would load it by default. Errors as in ``load_encoder`` and ``open_encoder``.
+
+    Raises:
+        InvalidSettingError: It cannot be looked into.
+    """
+    return open_encoder(load_encoder(name, modality, device=device, weights=weights))
+
+
+def open_encoder(encoder: Encoder) -> PackedEncoder:
+    """The encoder within the one that cuts windows, if its attention can be reached.
+
+    Raises:
+        InvalidSettingError: It is no ESM of transformers.
+    """
+    inner = encoder.encoder if isinstance(encoder, WindowedEncoder) else encoder
+    if isinstance(inner, PackedEncoder) and isinstance(inner.model, EsmModel):
+        return inner
+    raise InvalidSettingError(
+        f"The attention of {encoder.spec.modality} encoder {encoder.spec.name} cannot be read; that of ESM-2, the "
+        "Nucleotide Transformers and the mini encoders can. Choose another --modality or --encoder, or none."
+    )
+
+
+def labels_of(spec: EncoderSpec) -> list[str]:
+    """Words that stand beside every result of this encoder."""
+    if spec.is_random:
+        return [f"random encoder: {spec.modality} {spec.name}"]
+    return [f"small encoder: {spec.modality} {spec.name}"] if spec.is_small else []
+
+
+def _spec_of_run(trained: TrainedRun, modality: Modality) -> EncoderSpec:
+    """Of several layers that the run mixes, the spec of the last: the others lie within it."""
+    read = trained.model.config.modalities
+    if modality not in read:
+        raise InvalidSettingError(
+            f"{trained.directory.path} reads {', '.join(read)}, not {modality}. Choose --modality {read[0]}."
+        )
+    found = trained.description.get("specs", {}).get(modality)
+    if not found:
+        raise InvalidInputError(
+            f"{trained.directory.config} does not keep what its {modality} encoder was. "
+            "Train the run again, or look at the encoder alone with --encoder and --dataset."
+        )
+    layers = found if isinstance(found, list) else [found]
+    specs = [EncoderSpec.from_json(one, str(trained.directory.config)) for one in layers]
+    return max(specs, key=lambda spec: spec.layer if spec.layer > 0 else 1_000_000)
