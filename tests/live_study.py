@@ -9,6 +9,7 @@ from fake_study import make_dataset
 from embedcache.build import build_cache
 from embedcache.dataset import Dataset
 from embedcache.encoders.registry import load_encoder
+from embedcache.prepare.simulate import prepare_simulate
 from embedcache.sequences import Modality, SequenceRecord
 from embedcache.store import store_path
 from heads.config import ModelConfig, TrainConfig
@@ -48,3 +49,9 @@ def letters(dataset: Dataset) -> list[Sequences]:
     of_key = {m: dict(dataset.sequences(m)) for m in dataset.modalities}
     columns = {m: [None if key is None else of_key[m][key] for key in dataset.keys(m)] for m in dataset.modalities}
     return [{m: columns[m][row] for m in columns} for row in range(len(dataset.samples))]
+
+
+def make_simulated(path: Path) -> Path:
+    """A simulated study with its genome, stores of the small encoders, and a run that reads all three modalities."""
+    dataset = prepare_simulate(output=path / "dataset", n_genes=12, isoforms_per_gene=2, n_tissues=3, dna_length=400)
+    return train_live(path, dataset, aggregator="concat")

@@ -24,11 +24,12 @@ from heads.interpret.live_tokens import LiveTokens
 from heads.pooling import summarise
 from heads.trained import TrainedRun, load_trained
 
-__all__ = ["LiveModel", "Sequences", "open_live", "tuned_or_frozen"]
+__all__ = ["LiveModel", "Sequences", "Shelf", "open_live", "tuned_or_frozen"]
 
 Sequences = Mapping[Modality, str | None]
 """Normalised letters of one sample; a modality that is None or not there is missing."""
 Shelf = dict[tuple[Modality, str], Tensor]
+"""What the model reads of sequences: their tokens, or the summary of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +104,15 @@ class LiveModel:
         predicted: Tensor = scaled.float() * sd + mean
         return predicted
 
-    def predict(self, inputs: Sequence[Sequences]) -> NDArray[np.float64]:
+    def predict(self, inputs: Sequence[Sequences], known: Shelf | None = None) -> NDArray[np.float64]:
         """Predict samples from their letters.
 
         The same samples in the same order give what ``heads predict`` gives from a float32 store, bit for bit on one
         CPU thread, and nearly so from a store that rounds. Each distinct sequence is embedded once.
+
+        Args:
+            inputs: N samples.
+            known: Sequences that need not be embedded, from ``shelve``.
 
         Returns:
             (N, K), in the unit of the targets.
@@ -123,7 +128,7 @@ class LiveModel:
         parts = cut(np.arange(len(inputs), dtype=np.int64), total, config.batch_size, limit)
         found = [np.zeros((0, len(self.tissues)))]
         with torch.no_grad():
-            for rows, tokens in zip(parts, self._batches(inputs, parts), strict=True):
+            for rows, tokens in zip(parts, self._batches(inputs, parts, known or {}), strict=True):
                 counts = {m: torch.from_numpy(lengths[m][rows]) for m in self.modalities}
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
                     found.append(model(tokens, counts).cpu().double().numpy())
@@ -135,8 +140,16 @@ class LiveModel:
             )
         return self.trained.scaler.undo(predicted)
 
+    def shelve(self, inputs: Sequence[Sequences]) -> Shelf:
+        """Embed sequences that many calls of ``predict`` share, such as those that no mutant changes."""
+        shelf: Shelf = {}
+        with torch.no_grad():
+            for m in self.modalities:
+                self._fill(shelf, m, [one for sample in inputs if (one := sample.get(m)) is not None])
+        return shelf
+
     def _batches(
-        self, inputs: Sequence[Sequences], parts: Sequence[NDArray[np.int64]]
+        self, inputs: Sequence[Sequences], parts: Sequence[NDArray[np.int64]], known: Shelf
     ) -> Iterator[dict[Modality, Ragged]]:
         """What the model reads of each part; what is embedded stays until the last part that has it."""
         last = {
@@ -146,7 +159,7 @@ class LiveModel:
             for m in self.modalities
             if (sequence := inputs[row].get(m)) is not None
         }
-        shelf: Shelf = {}
+        shelf: Shelf = dict(known)
         for i, rows in enumerate(parts):
             batch: dict[Modality, Ragged] = {}
             for m in self.modalities:
@@ -158,7 +171,7 @@ class LiveModel:
                 parts_m = [none if one is None else shelf[m, one] for one in sequences]
                 batch[m] = Ragged.from_list(parts_m).to(self.device)
             yield batch
-            shelf = {name: kept for name, kept in shelf.items() if last[name] > i}
+            shelf = {name: kept for name, kept in shelf.items() if name in known or last[name] > i}
 
     def _fill(self, shelf: Shelf, modality: Modality, sequences: Sequence[str]) -> None:
         """Embed what is not on the shelf; where the model reads summaries, only these are kept."""

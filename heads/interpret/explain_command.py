@@ -1,0 +1,71 @@
+"""``heads explain``: what the model reads in a sequence, and what a change of it does."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from embedcache.errors import UnknownNameError
+from embedcache.options import DeviceOption, parse_by_modality
+from embedcache.sequences import MODALITIES
+
+if TYPE_CHECKING:
+    from embedcache.sequences import Modality
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="What a model reads in a sequence, and what a change of it does; encoders run live.", no_args_is_help=True
+)
+
+RunOption = Annotated[Path, typer.Option(envvar="HEADS_RUN", help="Directory of the run.")]
+TranscriptOption = Annotated[str, typer.Option(help="ID of a transcript in the dataset.", show_default=False)]
+TissueOption = Annotated[list[str] | None, typer.Option(help="Tissue to show. Default: all, and their mean.")]
+OutputOption = Annotated[Path, typer.Option(help="Directory for the Parquet file and the page.")]
+DatasetOption = Annotated[Path | None, typer.Option(help="Any dataset. Default: that of the run.")]
+WeightsOption = Annotated[
+    list[str] | None, typer.Option(metavar="MODALITY=DIR", help="Directory with the published weights of an encoder.")
+]
+
+
+@app.command()
+def mutagenesis(
+    transcript: TranscriptOption,
+    run: RunOption = Path("runs/run"),
+    tissue: TissueOption = None,
+    modality: Annotated[str, typer.Option(help="Whose letters change: dna, rna or protein.")] = "rna",
+    region: Annotated[
+        str | None,
+        typer.Option(metavar="START:END", help="Positions, 0-based, end left out. Default: a stretch near the start."),
+    ] = None,
+    carry: Annotated[bool, typer.Option(help="Carry coding changes of the RNA to the protein.")] = False,
+    output: OutputOption = Path("explain"),
+    dataset: DatasetOption = None,
+    device: DeviceOption = "auto",
+    weights: WeightsOption = None,
+) -> None:
+    """Predict every single-letter mutant of a stretch: 3 a base, 19 a residue."""
+    chosen = _modality(modality)
+    found = parse_by_modality("--weights", weights or [])
+    from heads.interpret.explain_mutagenesis import mutagenesis
+
+    print(
+        mutagenesis(
+            run,
+            transcript,
+            chosen,
+            output,
+            tissues=tissue or [],
+            region=region,
+            carry=carry,
+            dataset=dataset,
+            device=device,
+            weights={m: Path(path) for m, path in found.items()},
+        )
+    )
+
+
+def _modality(name: str) -> "Modality":
+    if name not in MODALITIES:
+        raise UnknownNameError("modality", name, MODALITIES)
+    return name
