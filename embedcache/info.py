@@ -60,6 +60,8 @@ class StoreInfo:
     source_dtype: str
     """Number format that had rounded the rows of a converted store before; else empty."""
     layer: int
+    special_tokens: str
+    """``dropped``; else it holds rows of them too, for fine-tuning."""
     """-1 is the last."""
     pooling: str
     sequences: int
@@ -136,6 +138,7 @@ def _describe(path: Place, dataset: "Dataset | None") -> StoreInfo:
         dtype=spec.store_dtype,
         source_dtype=spec.source_dtype,
         layer=spec.layer,
+        special_tokens=spec.special_tokens,
         pooling=spec.pooling,
         sequences=len(store),
         tokens=store.n_tokens,
@@ -224,7 +227,8 @@ def _holds(store: StoreInfo) -> str:
     """``float16 tokens``, ``int8 (from float16) mean, layer 12``."""
     before = f" (from {store.source_dtype})" if store.source_dtype else ""
     layer = "" if store.layer == -1 else f", layer {store.layer}"
-    return f"{store.dtype}{before} {'tokens' if store.pooling == 'none' else store.pooling}{layer}"
+    special = "" if store.special_tokens == "dropped" else " with special ones"
+    return f"{store.dtype}{before} {'tokens' if store.pooling == 'none' else store.pooling}{layer}{special}"
 
 
 def _notes(store: StoreInfo) -> list[str]:

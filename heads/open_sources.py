@@ -56,6 +56,11 @@ def open_source(
         )
     names = (encoder or dataset.encoder(modality) or "").split("+")
     stores = [EmbeddingStore.open(find_store(cache, modality, name or None)) for name in names]
+    if kept := [store for store in stores if store.spec.special_tokens != "dropped"]:
+        raise InvalidSettingError(
+            f"{kept[0].root} holds rows of special tokens too: it is for `heads train --finetune {modality} --method "
+            "last:K`, which finds it. Build a store without --keep-special for heads."
+        )
     keys = dataset.keys(modality)
     layers = [CachedSource(store, keys, how_to_fill(store.spec, dataset.path, cache)) for store in stores]
     if len({store.root for store in stores}) < len(stores):

@@ -214,6 +214,8 @@ class _Test:
         """
         shifts: list[int] = []
         mirrored: list[bool] = []
+        before, after = self.spec.kept_special
+        rows = [one[before : len(one) - after] for one in rows]
         for case, one in zip(cases, rows, strict=True):
             if case.changed >= 0 and one.shape == rows[0].shape:  # else the letters have moved a frame
                 change = np.linalg.norm(one - rows[0], axis=1)

@@ -56,6 +56,9 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
         raise UnknownNameError(
             f"{modality} encoder in {cache}", str(encoder), {path.name.rpartition("-")[0] for path in stores}
         )
+    if len(matches) > 1:  # stores for fine-tuning are meant only by their whole names
+        dropped = [one for one in matches if read_layout(open_files(one)).spec.special_tokens == "dropped"]
+        matches = dropped or matches
     if len(matches) > 1:
         said = f"encoder {encoder}" if encoder else "no --encoder is given, which"
         raise CacheError(

@@ -3,6 +3,7 @@
 Shapes: N packed tokens, D width.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,18 +137,21 @@ class TunedEncoder:
             lora_dropout=config.lora_dropout,
             target_modules=list(targets),
         )
-        self.adapter = get_peft_model(self.model, said)
+        with warnings.catch_warnings():  # peft asks transformers in a way that those will not answer for ever
+            warnings.simplefilter("ignore", FutureWarning)
+            self.adapter = get_peft_model(self.model, said)
 
 
 def pool_tokens(tokens: Ragged, rule: str) -> Ragged:
     """Pool tokens (N, D) by the rule of a store, open to gradients; see ``embedcache.encoders.pooling``."""
     if rule == "none":
         return tokens
-    spans = [pooled_tokens(length, rule) + start for length, start in zip(tokens.lengths, tokens.offsets, strict=False)]
+    lengths, starts = tokens.lengths.tolist(), tokens.offsets.tolist()
+    spans = [pooled_tokens(length, rule) + start for length, start in zip(lengths, starts, strict=False)]
     rows = [torch.arange(first, last) for one in spans for first, last in one.tolist()]
-    starts = torch.tensor([0, *(len(one) for one in rows)]).cumsum(0)[:-1]
+    first = torch.tensor([0, *(len(one) for one in rows)]).cumsum(0)[:-1]
     device = tokens.values.device
     means = nn.functional.embedding_bag(
-        torch.cat(rows).to(device), tokens.values.float(), starts.to(device), mode="mean"
+        torch.cat(rows).to(device), tokens.values.float(), first.to(device), mode="mean"
     )
     return Ragged(means, torch.tensor([0, *(len(one) for one in spans)]).cumsum(0))
