@@ -1,6 +1,7 @@
 """Attention by region: equal to whole maps times the regions, whatever the encoder, the block and the windows."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_half_precision_is_near_float32() -> None:
 @given(st.integers(1, 200), st.data())
 def test_shares_of_tokens_cover_every_letter_once(size: int, data: st.DataObject) -> None:
     borders = sorted(data.draw(st.sets(st.integers(1, max(1, size - 1)))) | {0, size})
-    spans = np.array(list(zip(borders[:-1], borders[1:], strict=True)))
+    spans = np.array(list(pairwise(borders)))
     start = data.draw(st.integers(0, size - 1))
     stop = data.draw(st.integers(start + 1, size))
     shares = region_shares(spans, region_bounds("rna", "C" * size, (start, stop), spans))
