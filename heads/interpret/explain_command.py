@@ -65,6 +65,36 @@ def mutagenesis(
     )
 
 
+@app.command()
+def gradients(
+    transcript: TranscriptOption,
+    run: RunOption = Path("runs/run"),
+    tissue: TissueOption = None,
+    modality: Annotated[str | None, typer.Option(help="Show one: dna, rna or protein. Default: all.")] = None,
+    output: OutputOption = Path("explain"),
+    dataset: DatasetOption = None,
+    device: DeviceOption = "auto",
+    weights: WeightsOption = None,
+) -> None:
+    """Score every token by gradient x embedding: what it adds to the prediction, to first order."""
+    chosen = None if modality is None else _modality(modality)
+    found = parse_by_modality("--weights", weights or [])
+    from heads.interpret.explain_gradients import gradients
+
+    print(
+        gradients(
+            run,
+            transcript,
+            output,
+            tissues=tissue or [],
+            modality=chosen,
+            dataset=dataset,
+            device=device,
+            weights={m: Path(path) for m, path in found.items()},
+        )
+    )
+
+
 def _modality(name: str) -> "Modality":
     if name not in MODALITIES:
         raise UnknownNameError("modality", name, MODALITIES)

@@ -91,8 +91,8 @@ class LiveTokens:
             inner = encoder.encoder if isinstance(encoder, WindowedEncoder) else encoder
             if not isinstance(inner, TrainableEncoder):
                 raise InvalidSettingError(
-                    f"Encoder {encoder.spec.name} gives numbers without gradients. Use `heads explain mutagenesis`, "
-                    "which needs none."
+                    f"Encoder {encoder.spec.name} gives numbers without gradients. Choose another encoder, "
+                    "or keep this one frozen."
                 )
         letters = [self.spec.cropped(one) for one in sequences]
         counts = [self.n_tokens(one) for one in sequences]
