@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption
+from heads.interpret.attention_command import attention
 from heads.interpret.explain_command import app as explain_app
 from heads.report.commands import report
 from heads.split_commands import splits
@@ -26,6 +27,7 @@ app.command()(sweep)
 app.command()(report)
 app.command()(splits)
 app.add_typer(explain_app, name="explain")
+app.command()(attention)
 
 
 @app.command()
