@@ -44,13 +44,12 @@ class Subject:
     def cds(self) -> tuple[int, int] | None:
         """Bounds of its coding part on the RNA, without the stop codon; None without a protein."""
         start, end = self.dataset.samples[["cds_start", "cds_end"]].iloc[self.row]
-        return (int(start), int(end)) if _known(start) and _known(end) else None
+        return (int(start), int(end)) if known(start) and known(end) else None
 
     @property
     def genetic_code(self) -> int:
         """NCBI table of its contig."""
-        code = self.dataset.samples["genetic_code"].iloc[self.row]
-        return int(code) if _known(code) else 1
+        return genetic_code(self.dataset, self.row)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -123,6 +122,12 @@ def find_row(dataset: Dataset, transcript: str) -> int:
     raise InvalidInputError(f"{dataset.path} has no transcript {transcript!r}. {hint}")
 
 
+def genetic_code(dataset: Dataset, row: int) -> int:
+    """NCBI table that a row of a dataset is read with; 1 where it does not say."""
+    code = dataset.samples["genetic_code"].iloc[row]
+    return int(code) if known(code) else 1
+
+
 def read_sequences(dataset: Dataset, rows: Sequence[int]) -> dict[int, Sequences]:
     """Letters of some rows by modality; None where a row lacks one."""
     found: dict[int, dict[Modality, str | None]] = {row: dict.fromkeys(dataset.modalities) for row in rows}
@@ -172,7 +177,7 @@ def story(kind: str, live: LiveModel, dataset: Dataset, **more: Any) -> dict[str
     }
 
 
-def _known(value: Any) -> bool:
+def known(value: Any) -> bool:
     """Whether a cell of a table is filled."""
     import pandas as pd
 

@@ -95,6 +95,43 @@ def gradients(
     )
 
 
+@app.command()
+def variant(
+    genome: Annotated[Path, typer.Option(help="Genome FASTA that the dataset was made from.", show_default=False)],
+    gtf: Annotated[Path, typer.Option(help="Annotation that it was made from.", show_default=False)],
+    variants: Annotated[
+        Path | None, typer.Option(help="VCF, or a table with columns chrom, pos, ref, alt; plain or gzip.")
+    ] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(metavar="CHROM:POS:REF:ALT", help="One variant, 1-based, forward strand.")
+    ] = None,
+    run: RunOption = Path("runs/run"),
+    tissue: TissueOption = None,
+    output: OutputOption = Path("explain"),
+    dataset: DatasetOption = None,
+    device: DeviceOption = "auto",
+    weights: WeightsOption = None,
+) -> None:
+    """Predict transcripts with and without a variant, carried through splicing to RNA and protein."""
+    found = parse_by_modality("--weights", weights or [])
+    from heads.interpret.explain_variants import variant_effects
+
+    print(
+        variant_effects(
+            run,
+            genome,
+            gtf,
+            output,
+            variants=variants,
+            variant=variant or [],
+            tissues=tissue or [],
+            dataset=dataset,
+            device=device,
+            weights={m: Path(path) for m, path in found.items()},
+        )
+    )
+
+
 def _modality(name: str) -> "Modality":
     if name not in MODALITIES:
         raise UnknownNameError("modality", name, MODALITIES)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from embedcache.errors import InvalidSettingError
 from embedcache.progress import Progress
@@ -228,7 +229,7 @@ def _predict(subject: Subject, modality: Modality, mutants: Sequence[Mutant]) ->
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    tqdm.write(text, file=sys.stderr)  # beside a bar, not into it
 
 
 def _table(result: Mutagenesis) -> pa.Table:
