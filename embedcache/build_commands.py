@@ -9,6 +9,7 @@ import typer
 from embedcache.encoders.spec import ComputeDtype, StoreDtype
 from embedcache.encoders.tokens import Crop
 from embedcache.engines.names import EngineName
+from embedcache.errors import InvalidSettingError
 from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption, parse_pairs
 from embedcache.sequences import Modality
 
@@ -25,6 +26,9 @@ EncoderOption = Annotated[
         help="Encoder, see `embedcache encoders`; hf:OWNER/NAME or hf:DIRECTORY for any other of Hugging Face, "
         "module:Class for one of yours. Default: the dataset's, else the paper's (enformer, nt-v2-250m, esm2-150m)."
     ),
+]
+FromRunOption = Annotated[
+    Path | None, typer.Option(help="Run of `heads train --finetune` whose trained encoder is used: --encoder run:RUN.")
 ]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="Directory with the published weights. Default: the Hugging Face cache.")
@@ -79,6 +83,7 @@ RetryOption = Annotated[
 def build(
     modality: ModalityOption,
     encoder: EncoderOption = None,
+    from_run: FromRunOption = None,
     dataset: DatasetOption = Path("dataset"),
     cache: CacheOption = "cache",
     weights: WeightsOption = None,
@@ -123,6 +128,7 @@ def build(
 def worker(
     modality: ModalityOption,
     encoder: EncoderOption = None,
+    from_run: FromRunOption = None,
     dataset: DatasetOption = Path("dataset"),
     cache: CacheOption = "cache",
     weights: WeightsOption = None,
@@ -165,11 +171,16 @@ def _job(given: dict[str, Any]) -> "BuildJob":
         *("weights", "revision", "trust_remote_code", "download", "random_init", "dtype"),
         *("store_dtype", "crop", "overlap", "max_tokens", "keep_special"),
     )
+    encoder = given["encoder"]
+    if given["from_run"] is not None:
+        if encoder is not None:
+            raise InvalidSettingError("--encoder and --from-run both name an encoder. Leave one of them out.")
+        encoder = f"run:{given['from_run']}"
     return BuildJob(
         dataset=given["dataset"],
         cache=given["cache"],
         modality=given["modality"],
-        encoder=given["encoder"],
+        encoder=encoder,
         options=cast("EncoderOptions", {name: given[name] for name in names}),
         layers=tuple(given["layers"]),
         poolings=tuple(given["poolings"]),
@@ -183,6 +194,7 @@ def _job(given: dict[str, Any]) -> "BuildJob":
 def estimate(
     modality: ModalityOption,
     encoder: EncoderOption = None,
+    from_run: FromRunOption = None,
     dataset: DatasetOption = Path("dataset"),
     cache: CacheOption = "cache",
     weights: WeightsOption = None,

@@ -153,7 +153,8 @@ def _labels(source: CachedSource) -> list[str]:
     spec = source.store.spec
     if spec.is_random:
         return [f"random encoder: {spec.modality} {spec.name}"]
-    return [f"small encoder: {spec.modality} {spec.name}"] if spec.is_small else []
+    tuned = [f"fine-tuned encoder: {spec.modality} {spec.name}"] if spec.is_tuned else []
+    return [*tuned, f"small encoder: {spec.modality} {spec.name}"] if spec.is_small else tuned
 
 
 def provenance() -> dict[str, str]:

@@ -83,8 +83,9 @@ def hub_card(name: str) -> EncoderCard:
 
 def portable_name(name: str) -> str:
     """The name as processes in other directories understand it."""
-    place = Path(name.removeprefix(PREFIX))
-    return f"{PREFIX}{place.absolute()}" if name.startswith(PREFIX) and place.is_dir() else name
+    prefix, sign, place = name.partition(":")
+    is_local = sign and prefix in ("hf", "run") and Path(place).is_dir()
+    return f"{prefix}:{Path(place).absolute()}" if is_local else name
 
 
 def typed_name(spec: EncoderSpec) -> tuple[str, list[str]] | None:

@@ -19,6 +19,9 @@ from embedcache.errors import InvalidInputError
 __all__ = ["find_card", "import_place", "load_plugins", "named_card"]
 
 GROUP = "embedcache.encoders"
+PLACES = "embedcache.places"
+"""Group of entry points: the prefix of a place, ``run`` in ``run:DIRECTORY``, and a function from such a name to a
+card."""
 VARIABLE = "EMBEDCACHE_ENCODERS"
 
 
@@ -72,7 +75,9 @@ def import_place(place: str, source: str, what: str) -> Any:
 
 
 def named_card(name: str) -> EncoderCard | None:
-    """The card of an encoder that is named by its place, ``hf:OWNER/NAME`` or ``module:Class``; None for other names.
+    """The card of an encoder that is named by its place: ``hf:OWNER/NAME``, ``run:DIRECTORY`` or ``module:Class``.
+
+    None for other names.
 
     Raises:
         InvalidInputError: There is no such thing at the place.
@@ -81,6 +86,10 @@ def named_card(name: str) -> EncoderCard | None:
         from embedcache.encoders.hub import hub_card
 
         return hub_card(name)
+    prefix, sign, _ = name.partition(":")
+    for entry in entry_points(group=PLACES, name=prefix) if sign else ():
+        found: EncoderCard = entry.load()(name)
+        return found
     return _card(name, "the name of the encoder") if ":" in name else None
 
 

@@ -128,7 +128,12 @@ class EncoderSpec:
     @property
     def is_small(self) -> bool:
         """True of the small encoders that come with the package; shown wherever results appear."""
-        return self.adapter.startswith("mini/")
+        return self.adapter.removeprefix("tuned/").startswith("mini/")
+
+    @property
+    def is_tuned(self) -> bool:
+        """True if a run of this project has trained it on; shown wherever results appear."""
+        return self.adapter.startswith("tuned/")
 
     @property
     def is_imported(self) -> bool:
