@@ -126,7 +126,9 @@ def test_rows_and_attention_of_the_encoder_are_as_before() -> None:
     encoder = load("nt-v2")
     cases = [make_case("rna", 200, seed) for seed in range(3)]
     rows = encoder.encode([case.sequence for case in cases])
+    implementation = encoder.model.config._attn_implementation
     score_transcripts(encoder, cases)
+    assert encoder.model.config._attn_implementation == implementation
     for before, after in zip(rows, encoder.encode([case.sequence for case in cases]), strict=True):
         assert np.array_equal(before, after)
 

@@ -153,6 +153,7 @@ def test_the_page_is_whole_and_loads_nothing(findings: AttentionFindings) -> Non
     assert "<script" not in page and "default-src 'none'" in page
     assert not re.search(r'(?:src|href)="(?!#)', page)
     assert page == attention_page(findings)
+    assert page.count('<p class="beside">simulated; ') == len(findings.analyses)  # beside every result
 
 
 def test_names_of_users_are_shown_and_not_obeyed(findings: AttentionFindings, tmp_path: Path) -> None:

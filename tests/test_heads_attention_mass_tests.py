@@ -94,6 +94,13 @@ def test_after_is_compared_with_before_pair_by_pair() -> None:
     assert np.isnan(found.p[others]).all() and (found.difference[others] == 0).all()  # nothing varies: not tested
 
 
+def test_transcripts_without_a_region_are_no_pairs() -> None:
+    before, after = make_scores(absent=0.3), make_scores(absent=0.3, shift=0.1)
+    found = compare_to_before(after, before)
+    assert np.array_equal(found.transcripts, compare_to_uniform(before).transcripts)
+    assert found.transcripts.max() < 60 and found.difference[1, 2, 0] == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("n", [1, 3], ids=["one transcript", "one gene"])
 def test_one_gene_is_not_tested(n: int) -> None:
     found = compare_to_uniform(make_scores(n, isoforms=3))
