@@ -47,6 +47,17 @@ def evaluate(
 
 
 @app.command()
+def export(
+    run: RunOption = Path("runs/run"),
+    output: Annotated[Path, typer.Option(help="Directory to make.")] = Path("exported"),
+) -> None:
+    """Write a run for others: encoders for transformers, adapters for peft, the head for torch, a model card."""
+    from heads.finetune.export import export_run
+
+    print(export_run(run, output))
+
+
+@app.command()
 def predict(
     run: RunOption = Path("runs/run"),
     dataset: DatasetOption = Path("dataset"),

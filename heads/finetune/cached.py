@@ -22,9 +22,10 @@ from embedcache.encoders.spec import Encoder, EncoderSpec
 from embedcache.encoders.weights import cast_weights, weights_digest
 from embedcache.errors import InvalidSettingError
 from embedcache.sequences import Modality
+from heads.finetune.encoder import TunedEncoder
 from heads.trained import TrainedRun, load_trained
 
-__all__ = ["Merged", "find", "load", "merged_encoder", "run_card"]
+__all__ = ["Merged", "find", "load", "merge", "merged_encoder", "run_card"]
 
 PREFIX = "run:"
 
@@ -124,7 +125,11 @@ def merged_encoder(run: TrainedRun, modality: Modality, weights: Path | None = N
         raise InvalidSettingError(
             f"The {modality} encoder of {run.directory.path} was not trained, only that of {', '.join(_tuned(run))}."
         )
-    tuned = run.encoder(modality, weights)
+    return merge(run.encoder(modality, weights))
+
+
+def merge(tuned: TunedEncoder) -> Merged:
+    """An encoder with its adapters added in; ``tuned`` is used up."""
     model = tuned.model if tuned.adapter is None else tuned.adapter.merge_and_unload()
     for parameter in model.parameters():  # peft writes behind the back of torch, which laid-out copies would not see
         parameter.data = parameter.data.clone()
