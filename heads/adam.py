@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 __all__ = ["Adam"]
 
@@ -49,6 +50,8 @@ class Adam:
                 amsgrad=False,
                 maximize=False,
             )
+            for one in parameters:
+                increment_version(one)  # the kernel does not, and copies of weights would be taken for current
         for one in parameters:
             one.grad = None
 

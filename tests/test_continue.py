@@ -11,6 +11,7 @@ from embedcache.encoders.registry import EncoderOptions, encoder_spec, load_enco
 from embedcache.errors import InvalidSettingError
 from embedcache.ragged import Ragged
 from embedcache.sequences import Modality
+from heads.adam import Adam
 
 PROTEINS = ["MKTAYIAKQRQISFVKSHFSRQ", "MK", "WWYHHACDEFGHIKLMNPQRSTVWY" * 6]
 BASES = ["ACGTTGCAACGTN" * 30, "ACG", "GATTACA" * 9]
@@ -94,3 +95,21 @@ def test_windows_are_stitched_with_gradients_as_without() -> None:
     for one, other in zip(found.to_list(), encoder.encode(PROTEINS), strict=True):
         np.testing.assert_array_equal(one.numpy(), other)
     encoder.encode_packed(PROTEINS).values.sum().backward()
+
+
+@pytest.mark.parametrize("optimizer", ["ours", "fused", "plain"])
+def test_rows_are_those_of_the_present_weights_after_any_optimiser(optimizer: str) -> None:
+    encoder = packed("mini-protein", "protein", {})
+    before = encoder.encode(PROTEINS)
+    parameters = list(encoder.model.parameters())
+    encoder.encode_packed(PROTEINS).values.square().sum().backward()
+    if optimizer == "ours":
+        Adam(parameters, 0.0).step(1e-2)
+    else:
+        torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0, fused=optimizer == "fused").step()
+    after = encoder.encode(PROTEINS)
+    with torch.no_grad():
+        expected = encoder.encode_packed(PROTEINS).to_list()
+    for one, other, old in zip(after, expected, before, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), atol=1e-4)
+        assert np.abs(one - old).max() > 0.1

@@ -8,7 +8,7 @@ compiler; where they are missing the plain ones give the same numbers but for th
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ Version = tuple[tuple[int, int], ...]
 
 _JOINED: WeakKeyDictionary[nn.Module, tuple[Version, list[Tensor], nn.Linear]] = WeakKeyDictionary()
 _LAID_OUT: WeakKeyDictionary[nn.Linear, tuple[Version, Tensor]] = WeakKeyDictionary()
+_WATCHED: WeakKeyDictionary[nn.Linear, bool] = WeakKeyDictionary()
 
 
 def linear(layer: nn.Module, x: Tensor) -> Tensor:
@@ -74,6 +75,8 @@ def linear_joined(layers: Sequence[nn.Module], orders: Sequence[Tensor], x: Tens
             rows = [getattr(layer, name)[order] for layer, order in zip(plain, orders, strict=True)]
             setattr(joined, name, nn.Parameter(torch.cat(rows), requires_grad=False))
         _JOINED[plain[0]] = now, list(orders), joined
+        for layer in plain:
+            _watch(layer, plain[0])
     return linear(joined, x)
 
 
@@ -90,7 +93,25 @@ def _laid_out(layer: nn.Module, x: Tensor) -> Tensor | None:
         return None
     found = cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight.detach(), ROWS))
     _LAID_OUT[layer] = now, found
+    _watch(layer, layer)
     return found
+
+
+def _watch(layer: nn.Linear, held: nn.Linear) -> None:
+    """Forget what was laid out for ``held`` once a gradient reaches ``layer``: fused optimisers raise no version."""
+    if layer in _WATCHED:
+        return
+    _WATCHED[layer] = True
+    of = ref(held)
+
+    def forget(_: Tensor) -> None:
+        if (gone := of()) is not None:
+            _JOINED.pop(gone, None)
+            _LAID_OUT.pop(gone, None)
+
+    for one in (layer.weight, layer.bias):
+        if one is not None and one.requires_grad:
+            one.register_post_accumulate_grad_hook(forget)
 
 
 def _version(*layers: nn.Linear) -> Version:
