@@ -109,6 +109,8 @@ def test_the_same_again_gives_the_same_bytes_and_other_files_stay(run: Path, tmp
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(InvalidInputError, match="is a directory"):
         check_outputs(tmp_path / "folder")
+    (tmp_path / "there").mkdir()
+    assert check_outputs(tmp_path / "there")[".html"] == tmp_path / "there" / "attention.html"
 
 
 def test_an_encoder_needs_no_run(run: Path, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from heads.interpret.attention_tests import compare_to_before, compare_to_unifor
 from heads.interpret.cross_regions import cross_scores, has_cross_attention, rows_with_regions
 from heads.interpret.encoders import encoder_by_name, encoders_of_run, labels_of
 from heads.interpret.findings import Analysis, AttentionFindings
-from heads.interpret.regions import choose_rows, find_cases, has_regions
-from heads.setup import provenance
+from heads.interpret.regions import SPECIAL, choose_rows, find_cases, has_regions
+from heads.setup import Study, provenance
 from heads.trained import TrainedRun, load_trained
 
 __all__ = ["AttentionSettings", "Rows", "analyse_encoder", "analyse_run", "encoder_analyses"]
@@ -44,6 +44,7 @@ def analyse_run(
     cache: str | Place | None = None,
     device: str = "auto",
     weights: Path | None = None,
+    download: bool = False,
 ) -> AttentionFindings:
     """Look into the encoder of a run, before and after fine-tuning, and into its cross-attention.
 
@@ -56,6 +57,7 @@ def analyse_run(
         cache: Where its cache is, if it was moved.
         device: A torch device, or ``auto``.
         weights: Directory with the published weights of the encoder.
+        download: Whether weights that are missing may be fetched into the hub cache.
 
     Raises:
         InvalidSettingError: The run does not read the modality, or there is nothing to look at.
@@ -63,33 +65,29 @@ def analyse_run(
         EmbedCacheError: What opening the run, its cache or its encoder raises.
     """
     trained = load_trained(run, device)
-    analyses, notes, specs = list[Analysis](), list[str](), dict[str, Any]()
     is_crossed = cross and has_cross_attention(trained)
     if modality is None and not is_crossed:
         raise InvalidSettingError(
             f"{trained.directory.path} has no cross-attention to look at, and no encoder is asked for. "
             f"Choose --modality {trained.model.config.modalities[0]}."
         )
-    opened = _dataset_of(trained, dataset)
+    path = dataset or Path(trained.description["dataset"]["path"])
+    trained.check_dataset(path)
+    opened = read_dataset(path)
     rows = rows_of(opened, settings, trained.split)
+    analyses, notes, specs = list[Analysis](), list[str](), dict[str, Any]()
     if modality is not None:
-        before, after = encoders_of_run(trained, modality, str(choose_device(device)), weights=weights)
+        where = str(next(trained.model.parameters()).device)
+        before, after = encoders_of_run(trained, modality, where, weights=weights, download=download)
+        analyses, notes = encoder_analyses(opened, rows, settings, before, after)
         specs[modality] = before.spec.to_json()
-        found, said = encoder_analyses(opened, rows, settings, before, after)
-        analyses, notes = analyses + found, [*notes, *said]
         if after is None:
             notes.append(f"the {modality} encoder of this run is frozen: there is no attention after fine-tuning.")
     if is_crossed:
-        found, said = _cross_analyses(trained, dataset, cache, rows, settings)
-        analyses, notes = analyses + found, [*notes, *said]
-    about: dict[str, Any] = {
-        "run": str(trained.directory.path.absolute()),
-        "best_epoch": trained.best_epoch,
-        "run_encoders": trained.description["encoders"],
-        "split_of_rows": trained.split.to_json(),
-    }
+        found, note = _cross_analyses(trained, trained.study(path, cache), rows, settings)
+        analyses, notes = [*analyses, *found], [*notes, note]
     labels = [*trained.labels, *opened.labels]
-    about |= {"encoders": specs}
+    about = {**_about_run(trained), "encoders": specs}
     return _findings(str(run), (analyses, notes), settings, dataset=opened, labels=labels, about=about)
 
 
@@ -101,11 +99,12 @@ def analyse_encoder(
     *,
     device: str = "auto",
     weights: Path | None = None,
+    download: bool = False,
 ) -> AttentionFindings:
     """Look into an encoder by its name, without any run. Arguments and errors as in ``analyse_run``."""
     opened = read_dataset(dataset)
     rows = rows_of(opened, settings, SplitConfig())
-    encoder = encoder_by_name(name, modality, str(choose_device(device)), weights=weights)
+    encoder = encoder_by_name(name, modality, str(choose_device(device)), weights=weights, download=download)
     found = encoder_analyses(opened, rows, settings, encoder, None)
     labels = [*opened.labels, *labels_of(encoder.spec)]
     about = {"encoders": {modality: encoder.spec.to_json()}}
@@ -148,9 +147,8 @@ def encoder_analyses(
 
 
 def _cross_analyses(
-    trained: TrainedRun, dataset: Path | None, cache: str | Place | None, rows: Rows, settings: AttentionSettings
-) -> tuple[list[Analysis], list[str]]:
-    study = trained.study(dataset, cache)
+    trained: TrainedRun, study: Study, rows: Rows, settings: AttentionSettings
+) -> tuple[list[Analysis], str]:
     eligible = np.intersect1d(rows, rows_with_regions(study))
     chosen = choose_rows(study.dataset, eligible, settings.transcripts)
     left = {"without one of the modalities or a CDS": len(rows) - len(eligible)}
@@ -165,24 +163,17 @@ def _cross_analyses(
     return [
         Analysis(modality=centre, reads=other, weights="trained", against="uniform", tests=compare_to_uniform(found))
         for (centre, other), found in scores.items()
-    ], [note]
+    ], note
 
 
-def _dataset_of(trained: TrainedRun, dataset: Path | None) -> Dataset:
-    """The dataset of a run.
-
-    Raises:
-        InvalidInputError: It is another one.
-    """
-    opened = read_dataset(dataset or Path(trained.description["dataset"]["path"]))
-    wanted = trained.description["dataset"]["digest"]
-    if opened.digest != wanted:
-        raise InvalidInputError(
-            f"{opened.path} is not the dataset of {trained.directory.path}: its content has digest "
-            f"{opened.digest[:12]}, expected {wanted[:12]}. Give the dataset that the run was trained on, or look at "
-            "the encoder alone with --encoder."
-        )
-    return opened
+def _about_run(trained: TrainedRun) -> dict[str, Any]:
+    return {
+        "run": str(trained.directory.path.absolute()),
+        "best_epoch": trained.best_epoch,
+        "run_encoders": trained.description["encoders"],
+        "finetune": trained.description.get("finetune"),
+        "split_of_rows": trained.split.to_json(),
+    }
 
 
 def _findings(
@@ -197,6 +188,10 @@ def _findings(
     analyses, notes = found
     labels = tuple(dict.fromkeys(labels))
     general = ["shares of regions add up to 1: what one gains, others lose."]
+    if any(SPECIAL in one.tests.regions for one in analyses):
+        general.append(
+            f"{SPECIAL}: tokens that cover no letter, such as CLS; attention that rests there is lost to others."
+        )
     if any(one.reads != "rna" for one in analyses):
         general.append("regions of dna and protein are the thirds of what is embedded, from its start to its end.")
     story = {
@@ -207,15 +202,7 @@ def _findings(
         "dataset": {"path": str(dataset.path.absolute()), "digest": dataset.digest},
         "settings": asdict(settings),
         "notes": [*notes],
-        "comparisons": [
-            {
-                **{name: getattr(one, name) for name in ("modality", "reads", "weights", "against")},
-                "regions": list(one.tests.regions),
-                "layers": one.tests.mass.shape[0],
-                "heads": one.tests.mass.shape[1],
-            }
-            for one in analyses
-        ],
+        "comparisons": [_comparison(one) for one in analyses],
         "test": "paired t-test over genes, two-sided; Benjamini-Hochberg over layers x heads x regions",
         "software": provenance(),
     }
@@ -227,3 +214,9 @@ def _findings(
         threshold=settings.threshold,
         story=story,
     )
+
+
+def _comparison(one: Analysis) -> dict[str, Any]:
+    layers, heads, _ = one.tests.mass.shape
+    sides = {name: getattr(one, name) for name in ("modality", "reads", "weights", "against")}
+    return {**sides, "regions": list(one.tests.regions), "layers": layers, "heads": heads}

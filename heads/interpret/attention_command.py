@@ -34,6 +34,7 @@ def attention(
         typer.Option(help="Count attention weights above it (0.01, say) in place of adding weights up."),
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Directory with the published weights of the encoder.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch weights that are missing from the hub.")] = False,
     output: Annotated[Path, typer.Option(help="Name to write under: .parquet, .html, .json.")] = Path("attention"),
     device: DeviceOption = "auto",
 ) -> None:
@@ -47,7 +48,7 @@ def attention(
     settings = AttentionSettings(split=split, transcripts=transcripts, threshold=threshold)
     check_outputs(output)
     if encoder is not None and dataset is not None and modality != "none":
-        found = analyse_encoder(encoder, modality, dataset, settings, device=device, weights=weights)
+        found = analyse_encoder(encoder, modality, dataset, settings, device=device, weights=weights, download=download)
     else:
         found = analyse_run(
             run,
@@ -58,5 +59,6 @@ def attention(
             cache=cache,
             device=device,
             weights=weights,
+            download=download,
         )
     print(write_attention(found, output))

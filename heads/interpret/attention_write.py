@@ -35,10 +35,13 @@ class AttentionResult:
 def check_outputs(output: Path | str) -> dict[str, Path]:
     """Names of the files by suffix: of ``out/attention`` these are ``out/attention.parquet``, ``.html``, ``.json``.
 
+    A directory means the name ``attention`` in it.
+
     Raises:
         InvalidInputError: One of them is there and is something else.
     """
     output = Path(output)
+    output = output / "attention" if output.is_dir() else output
     base = output.with_suffix("") if output.suffix in _SUFFIXES else output
     if not base.name:
         raise InvalidInputError(f"{output} is no name of a file. Give one such as attention.")

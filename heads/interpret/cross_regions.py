@@ -1,6 +1,7 @@
 """Cross-attention of a trained run: what the tokens of one modality read in the regions of another.
 
-The run reads its cached tokens as it does in training; each block of its aggregator is looked at on the way.
+The run reads its tokens as it does when it is scored, those of fine-tuned encoders live; each block of its aggregator
+is looked at on the way.
 Shapes: N transcripts, L rounds, H heads, R regions.
 """
 
@@ -18,7 +19,7 @@ from embedcache.ragged import Ragged
 from embedcache.sequences import Modality
 from heads.aggregators.cross_attention import CrossAttentionAggregator
 from heads.attention import CrossAttention
-from heads.data import CachedDataset, cut
+from heads.data import cut
 from heads.interpret.attention_scores import RegionScores, mask_absent
 from heads.interpret.region_attention import attend_to_regions
 from heads.interpret.regions import find_cases, has_regions, region_bounds, region_names, region_shares
@@ -61,7 +62,7 @@ def cross_scores(
     model, device = trained.model, next(trained.model.parameters()).device
     shares = {m: _shares(study, m, source, rows) for m, source in study.sources.items()}
     found: dict[Pair, list[list[Floats]]] = {}
-    data = CachedDataset(study.dataset, study.sources, targets=False)
+    data = trained.data(study)
     parts = cut(rows, data.lengths, trained.config.batch_size, trained.config.max_tokens_per_batch)
     with Progress(len(rows), "transcripts", "cross-attention") as progress:
         for batch in data.batches(parts, reads="tokens", device=device):

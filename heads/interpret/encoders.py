@@ -1,10 +1,11 @@
 """Encoders that can be looked into: that of a run before and after fine-tuning, or one by its name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import EsmModel
 
-from embedcache.encoders.of_spec import encoder_of_spec
+from embedcache.encoders.of_spec import encoder_of_spec, source_spec
 from embedcache.encoders.packing import PackedEncoder
 from embedcache.encoders.registry import load_encoder
 from embedcache.encoders.spec import Encoder, EncoderSpec
@@ -17,31 +18,40 @@ __all__ = ["encoder_by_name", "encoders_of_run", "labels_of", "open_encoder"]
 
 
 def encoders_of_run(
-    trained: TrainedRun, modality: Modality, device: str, *, weights: Path | None = None
+    trained: TrainedRun, modality: Modality, device: str, *, weights: Path | None = None, download: bool = False
 ) -> tuple[PackedEncoder, PackedEncoder | None]:
     """The encoder that a run reads a modality with, and what fine-tuning made of it; None of a frozen one.
+
+    The two of a fine-tuned run compute in float32, as its training did, so that they differ in weights only.
 
     Args:
         trained: The run.
         modality: One that it reads.
         device: A torch device.
         weights: Directory with the published files; the hub cache is searched without it.
+        download: Whether files that are missing may be fetched into the hub cache.
 
     Raises:
         InvalidSettingError: The run does not read the modality, or its encoder cannot be looked into.
         EmbedCacheError: What ``encoder_of_spec`` raises.
     """
     spec = _spec_of_run(trained, modality)
-    return open_encoder(encoder_of_spec(spec, device=device, weights=weights)), None
+    if modality not in trained.learned:
+        return open_encoder(encoder_of_spec(spec, device=device, weights=weights, download=download)), None
+    spec = replace(source_spec(spec), compute_dtype="float32")
+    before = open_encoder(encoder_of_spec(spec, device=device, weights=weights, download=download))
+    return before, open_encoder(trained.encoder(modality, weights).encoder)
 
 
-def encoder_by_name(name: str, modality: Modality, device: str, *, weights: Path | None = None) -> PackedEncoder:
+def encoder_by_name(
+    name: str, modality: Modality, device: str, *, weights: Path | None = None, download: bool = False
+) -> PackedEncoder:
     """An encoder as ``embedcache build`` would load it by default. Errors as in ``load_encoder`` and ``open_encoder``.
 
     Raises:
         InvalidSettingError: It cannot be looked into.
     """
-    return open_encoder(load_encoder(name, modality, device=device, weights=weights))
+    return open_encoder(load_encoder(name, modality, device=device, weights=weights, download=download))
 
 
 def open_encoder(encoder: Encoder) -> PackedEncoder:
