@@ -1,6 +1,7 @@
 """Mutagenesis: every mutant is what a prediction of its letters says, and files tell where they came from."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +159,16 @@ def test_a_modality_that_is_not_there(tmp_path: Path, run: Path) -> None:
 
 def test_a_heat_map_has_every_cell_once() -> None:
     values = np.array([[1.0, -1.0, np.nan, 0.0] * 30, [0.5] * 120])
-    drawn = heat_map("t", ["A", "C"], "ACGT" * 30, 40, values)
+    drawn = heat_map("t", ["A", "C"], "ACGT" * 30, values, first=40)
     cells = sum(int(one.split("h")[1]) for part in drawn.split('class="')[1:] if part[:3] in ("hig", "low", "zer")
                 for one in part.split('d="')[1].split('"')[0].split("M")[1:] if " 28" not in one)  # fmt: skip
     assert cells == 240
     assert drawn.count('class="gap"') == 2
     assert ">140<" in drawn  # the second line begins behind 100 positions
+    assert ">1,240<" in heat_map("t", ["A", "C"], [""] * 120, values, first=40, step=12)
+    outlier = np.concatenate([np.ones((1, 99)), [[1000.0]]], axis=1)
+    assert drawn_levels(heat_map("t", ["A"], "A" * 100, outlier, first=0)) == {"high5"}
+
+
+def drawn_levels(drawn: str) -> set[str]:
+    return set(re.findall(r'<path class="((?:low|high)\d)"', drawn))

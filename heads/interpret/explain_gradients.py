@@ -215,10 +215,13 @@ def _page(found: GradientScores, shown: Sequence[Modality], about: Mapping[str, 
     for m in shown:
         values, sequence = found.letters(m).mean(axis=1), subject.sequence(m)
         step = -(-len(sequence) // _MOST_COLUMNS)
-        sums = np.add.reduceat(values, np.arange(0, len(values), step))
+        starts = np.arange(0, len(values), step)
+        is_read = to_letters(np.ones((len(found.spans(m)), 1)), found.spans(m), len(sequence))[:, 0]
+        sums = np.where(np.add.reduceat(is_read, starts) > 0, np.add.reduceat(values, starts), np.nan)
         letters = [sequence[i] if step == 1 else "" for i in range(0, len(sequence), step)]
-        words = "one cell a letter" if step == 1 else f"one cell for {step} letters, which are summed"
-        drawn = heat_map(f"{m}: score of each letter, {found.of}", ["score"], letters, 0, sums[None])
+        words = "One cell a letter" if step == 1 else f"One cell for {step} letters, which are summed"
+        words += "; a dot where the encoder read nothing (crop)." if np.isnan(sums).any() else "."
+        drawn = heat_map(f"{m}: score of each letter, {found.of}", ["score"], letters, sums[None], first=0, step=step)
         sections[m] = f'<p class="soft">{words}</p><figure class="wide">{drawn}</figure>'
     header = ["modality", "letters", "", "score"]
     sections["Strongest tokens"] = html_rows(header, _strongest(found, 30, shown), f"unit {subject.live.unit}")

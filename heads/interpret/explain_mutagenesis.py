@@ -276,13 +276,12 @@ def _page(result: Mutagenesis, subject: Subject, about: Mapping[str, Any]) -> st
     lines = [
         f"{len(result.mutants):,} mutants of {result.transcript}, {result.modality} {start}:{end} (0-based, end left "
         f"out). Each cell: the prediction with that letter less that without a change, {_of(result.tissues)}, "
-        f"{result.unit}. A dot marks the letter that is there.",
+        f"{result.unit}; orange raises it, blue lowers it. A dot marks the letter that is there.",
         "Carried to the protein by the codon." if about["carry"] else f"Only the {result.modality} changes.",
         "What the model makes of a change is no measurement of it.",
     ]
-    drawn = heat_map(
-        f"Change of the prediction, {_of(result.tissues)}, {result.unit}", alphabet, letters, start, values
-    )
+    title = f"Change of the prediction, {_of(result.tissues)}, {result.unit}"
+    drawn = heat_map(title, alphabet, letters, values, first=start)
     header = ["position", "change", f"difference, {_of(result.tissues)}", *(["consequence"] if about["carry"] else [])]
     sections = {
         "Every change": f'<figure class="wide">{drawn}</figure>',

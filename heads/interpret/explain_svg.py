@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heads.report.svg import figure, label, n1
-from heads.report.words import as_html, number
+from heads.report.words import as_html
 
 __all__ = ["CELL_STYLE", "heat_map"]
 
@@ -18,6 +18,8 @@ _LEVELS = 5
 _ACROSS = 100
 """Positions of one line of a heat map."""
 _CELL, _LEFT = 8.5, 62.0
+_FULL = 0.98
+"""Share of the values that are told apart by colour; those beyond have the full one."""
 
 CELL_STYLE = """
 :root { --l1: #dbe9f6; --l2: #a9cde8; --l3: #6ea6d6; --l4: #3578b5; --l5: #0c4a86;
@@ -40,39 +42,53 @@ text.row { font-size: 8px; fill: var(--soft); }
 """Blue lowers and orange raises a prediction, from weak to strong; light, dark and on paper."""
 
 
-def heat_map(title: str, rows: Sequence[str], letters: Sequence[str], first: int, values: NDArray[np.float64]) -> str:
+def heat_map(
+    title: str, rows: Sequence[str], letters: Sequence[str], values: NDArray[np.float64], *, first: int, step: int = 1
+) -> str:
     """Values of every row at every position as coloured cells, in lines of 100 positions; a dot where none is.
+
+    Colours grow up to a size that 2 % of the values exceed, so that a few large ones do not hide the rest.
 
     Args:
         title: For those who do not see it, too.
         rows: Names, R.
         letters: What stands at each position, P; shown where it is one letter.
-        first: Number of the first position.
         values: (R, P); NaN where there is no value.
+        first: Number of the first position.
+        step: Letters of one cell.
     """
-    largest = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    most, full = _scale(values)
     height = len(rows) * _CELL
-    body = [label(0, 13, title, css="title", width=_LEFT + _ACROSS * _CELL, size=14), _key(largest)]
-    y = 66.0
+    body = [label(0, 13, title, css="title", width=_LEFT + _ACROSS * _CELL, size=14), _key(full)]
+    y = 78.0
     for start in range(0, len(letters), _ACROSS):
         part = values[:, start : start + _ACROSS]
-        body.append(label(0, y - 4, f"{first + start:,}", css="tick"))
+        body.append(label(0, y - 4, f"{first + start * step:,}", css="tick"))
         shown = "".join(one if len(one) == 1 else " " for one in letters[start : start + _ACROSS])
         xs = " ".join(n1(_LEFT + (i + 0.5) * _CELL) for i in range(len(shown)))
         body.append(f'<text class="letters" text-anchor="middle" x="{xs}" y="{n1(y - 4)}">{as_html(shown)}</text>')
         body += [label(_LEFT - 6, y + (i + 0.8) * _CELL, name, anchor="end", css="row", width=_LEFT - 8, size=8)
                  for i, name in enumerate(rows)]  # fmt: skip
         place = f"translate({n1(_LEFT)} {n1(y)}) scale({_CELL})"
-        body.append(f'<g class="cells" transform="{place}">{_cells(part, largest)}</g>')
+        body.append(f'<g class="cells" transform="{place}">{_cells(part, full)}</g>')
         y += height + 26
-    words = f"From {first:,} to {first + len(letters) - 1:,}; largest absolute value {number(largest)}"
+    words = f"{len(letters):,} positions from {first:,} on; largest absolute value {most:.3g}"
     return figure(_LEFT + _ACROSS * _CELL + 8, y - 10, title, words, body)
 
 
-def _cells(values: NDArray[np.float64], largest: float) -> str:
+def _scale(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The largest absolute value, and the one from which on a cell has the full colour: few are beyond."""
+    sizes = np.abs(values[~np.isnan(values) & (values != 0)])
+    if not len(sizes):
+        return 0.0, 1.0
+    return float(sizes.max()), float(np.quantile(sizes, _FULL))
+
+
+def _cells(values: NDArray[np.float64], full: float) -> str:
     """One path a colour, neighbours in one stroke."""
     known = np.nan_to_num(values)
-    levels = (np.ceil(np.abs(known) / largest * _LEVELS - 1e-9) * np.sign(known)).astype(int)
+    steps = np.minimum(np.ceil(np.abs(known) / full * _LEVELS - 1e-9), _LEVELS)
+    levels = (steps * np.sign(known)).astype(int)
     strokes: dict[int, list[str]] = {}
     for row, line in enumerate(levels.tolist()):
         at = 0
@@ -89,13 +105,11 @@ def _css(level: int) -> str:
     return "zero0" if level == 0 else f"{'low' if level < 0 else 'high'}{abs(level)}"
 
 
-def _key(largest: float) -> str:
+def _key(full: float) -> str:
     parts, x = [], _LEFT
     for level in range(-_LEVELS, _LEVELS + 1):
-        parts.append(f'<path class="step {_css(level)}" d="M{n1(x)} 28h18"/>')
-        x += 18
-    text = [
-        label(_LEFT - 6, 32, number(-largest), anchor="end", css="tick"),
-        label(x + 6, 32, number(largest, "+"), css="tick"),
-    ]
+        parts.append(f'<path class="step {_css(level)}" d="M{n1(x)} 28h22"/>')
+        x += 22
+    low, high = f"\u2212{full:.2g} and less", f"+{full:.2g} and more"
+    text = [label(_LEFT, 46, low, css="tick"), label(x, 46, high, anchor="end", css="tick")]
     return "".join(parts + text)

@@ -224,6 +224,8 @@ def _page(result: VariantEffects, about: Mapping[str, Any]) -> str:
         f"Prediction with a variant less the prediction without, {result.of}, {result.unit}. Splicing is taken as "
         "unchanged: exons keep their borders, and a variant at a splice site is only called so.",
         "A lost start codon leaves no protein; a lost stop is read on to the next one, or to the end of the RNA.",
+        "An insertion or a deletion moves all letters on one side of it: encoders of k-mers or bins then read other "
+        "tokens there, which can change a prediction by itself.",
         "What the model makes of a change is no measurement of it.",
         *result.notes(),
     ]
