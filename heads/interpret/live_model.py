@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedcache.encoders.of_spec import encoder_of_spec
-from embedcache.encoders.spec import Encoder, EncoderSpec
+from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.ragged import Ragged
 from embedcache.sequences import Modality
 from heads.checkpoint import CheckpointError
 from heads.data import cut
 from heads.inference import choose_device
-from heads.interpret.live_tokens import LiveTokens
+from heads.interpret.live_tokens import LiveEncoder, LiveTokens
 from heads.pooling import summarise
 from heads.trained import TrainedRun, load_trained
 
@@ -229,7 +229,8 @@ def open_live(run: Path | str, device: str = "auto", weights: Mapping[Modality, 
     return LiveModel(trained=trained, tokens=tokens)
 
 
-def tuned_or_frozen(trained: TrainedRun, spec: EncoderSpec, *, device: str, weights: Path | None) -> Encoder:
+def tuned_or_frozen(trained: TrainedRun, spec: EncoderSpec, *, device: str, weights: Path | None) -> LiveEncoder:
     """The encoder of one layer that a run reads: all encoders of live models come from here."""
-    assert spec.modality in trained.model.config.modalities
+    if spec.modality in trained.learned:
+        return trained.encoder(spec.modality, weights)
     return encoder_of_spec(spec, device=device, weights=weights)

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedcache.batching import cut_by_tokens
-from embedcache.encoders.pooling import count_pooled, pool_rows, pooled_tokens
+from embedcache.encoders.pooling import pool_rows
 from embedcache.encoders.spec import Encoder, EncoderSpec
-from embedcache.encoders.windows import WindowedEncoder, plan_windows, window_letters
+from embedcache.encoders.windows import WindowedEncoder
 from embedcache.errors import CacheMismatchError, InvalidSettingError
 from embedcache.ragged import Ragged
+from heads.finetune.encoder import TunedEncoder, pool_tokens
 
-__all__ = ["LiveTokens", "TrainableEncoder"]
+__all__ = ["LiveEncoder", "LiveTokens", "TrainableEncoder"]
 
 TOKENS_PER_CALL = 16_384
 """Fills a GPU; an encoder on a CPU takes as many tokens of a call at a time as suit it."""
@@ -33,6 +34,10 @@ class TrainableEncoder(Encoder, Protocol):
         ...
 
 
+LiveEncoder = Encoder | TunedEncoder
+"""A frozen encoder, or one that a run has trained."""
+
+
 class LiveTokens:
     """Encoders of one modality, one for each layer that a run reads.
 
@@ -43,7 +48,7 @@ class LiveTokens:
         CacheMismatchError: They give a sequence different tokens.
     """
 
-    def __init__(self, encoders: Sequence[Encoder]) -> None:
+    def __init__(self, encoders: Sequence[LiveEncoder]) -> None:
         self.encoders = list(encoders)
         self.spec: EncoderSpec = self.encoders[0].spec
         """Of the first layer; crop and pooling are those of all."""
@@ -76,7 +81,7 @@ class LiveTokens:
         if not read:
             return found
         letters = [self.spec.cropped(sequences[i]) for i in read]
-        by_layer = [[pool_rows(one, self.spec.pooling) for one in encoder.encode(letters)] for encoder in self.encoders]
+        by_layer = [_arrays(encoder, letters) for encoder in self.encoders]
         for i, *layers in zip(read, *by_layer, strict=True):
             found[i] = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1)
         return found
@@ -87,50 +92,37 @@ class LiveTokens:
         Raises:
             InvalidSettingError: The encoder gives arrays only.
         """
-        for encoder in self.encoders:
-            inner = encoder.encoder if isinstance(encoder, WindowedEncoder) else encoder
-            if not isinstance(inner, TrainableEncoder):
-                raise InvalidSettingError(
-                    f"Encoder {encoder.spec.name} gives numbers without gradients. Choose another encoder, "
-                    "or keep this one frozen."
-                )
-        letters = [self.spec.cropped(one) for one in sequences]
-        counts = [self.n_tokens(one) for one in sequences]
-        by_layer = [_pooled(_packed(encoder, letters, counts), self.spec.pooling) for encoder in self.encoders]
-        return [torch.cat(layers, dim=-1) if len(layers) > 1 else layers[0] for layers in zip(*by_layer, strict=True)]
+        found = [torch.zeros(0, self.width)] * len(sequences)
+        read = [i for i, one in enumerate(sequences) if self.n_tokens(one)]
+        if not read:
+            return found
+        letters = [self.spec.cropped(sequences[i]) for i in read]
+        by_layer = [_open(encoder, letters).to_list() for encoder in self.encoders]
+        for i, *layers in zip(read, *by_layer, strict=True):
+            found[i] = layers[0] if len(layers) == 1 else torch.cat(layers, dim=-1)
+        return found
 
     def _specs(self) -> list[EncoderSpec]:
         return [encoder.spec for encoder in self.encoders]
 
 
-def _packed(encoder: Encoder, sequences: Sequence[str], counts: Sequence[int]) -> list[Tensor]:
-    """Rows (T, D) of each cropped sequence, float32; none for one without tokens."""
-    windowed = isinstance(encoder, WindowedEncoder)
+def _arrays(encoder: LiveEncoder, letters: Sequence[str]) -> list[NDArray[np.float32]]:
+    """Pooled rows (rows, D) of cropped sequences: of a trained encoder as its run predicts, else as a build stores."""
+    if isinstance(encoder, TunedEncoder):
+        with torch.inference_mode():
+            return [one.cpu().numpy() for one in encoder.embed(letters).to_list()]
+    return [pool_rows(one, encoder.spec.pooling) for one in encoder.encode(letters)]
+
+
+def _open(encoder: LiveEncoder, letters: Sequence[str]) -> Ragged:
+    """Pooled rows of cropped sequences, float32, open to gradients."""
+    if isinstance(encoder, TunedEncoder):
+        return encoder.embed(letters)
     inner = encoder.encoder if isinstance(encoder, WindowedEncoder) else encoder
-    assert isinstance(inner, TrainableEncoder)
-    size, overlap = (encoder.spec.max_tokens, encoder.spec.overlap) if windowed else (max(counts, default=0), 0)
-    plans = [plan_windows(n, size, overlap) if n else [] for n in counts]
-    letters = [
-        part
-        for sequence, plan in zip(sequences, plans, strict=True)
-        if plan
-        for part in window_letters(sequence, encoder.spec.tokens, plan)
-    ]
-    parts = iter(inner.encode_packed(letters).to_list() if letters else [])
-    none = torch.zeros(0, encoder.spec.width)
-    return [
-        torch.cat([next(parts)[one.first - one.start : one.last - one.start] for one in plan]).float() if plan else none
-        for plan in plans
-    ]
-
-
-def _pooled(sequences: Sequence[Tensor], rule: str) -> list[Tensor]:
-    """What ``pool_rows`` does, open to gradients."""
-    pooled = []
-    for rows in sequences:
-        if count_pooled(len(rows), rule) == len(rows):
-            pooled.append(rows)
-            continue
-        bounds = pooled_tokens(len(rows), rule).tolist()
-        pooled.append(torch.stack([rows[start:stop].double().mean(0).float() for start, stop in bounds]))
-    return pooled
+    if not (isinstance(encoder, TrainableEncoder) and isinstance(inner, TrainableEncoder)):
+        raise InvalidSettingError(
+            f"Encoder {encoder.spec.name} gives numbers without gradients. Choose another encoder, or keep this one "
+            "frozen."
+        )
+    pooled = pool_tokens(encoder.encode_packed(letters), encoder.spec.pooling)
+    return pooled._replace(values=pooled.values.float())
