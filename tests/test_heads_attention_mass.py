@@ -1,6 +1,7 @@
 """Attention by region: equal to whole maps times the regions, whatever the encoder, the block and the windows."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedcache.encoders.nt import load_v1
 from embedcache.encoders.packing import PackedEncoder
 from embedcache.encoders.registry import encoder_spec, load_encoder
 from embedcache.encoders.windows import WindowedEncoder
@@ -24,14 +26,20 @@ ENCODERS = {  # with nearly even attention of drawn weights made uneven
     "mini": ("mini-rna", "rna", {}),
     "esm2": ("tiny-random-protein", "protein", {}),
     "inner-layer": ("mini-protein", "protein", {"layer": 2}),
+    "nt-v1": ("nt-v1-500m-human-ref", "rna", {"random_init": 0}),
     "pooled": ("tiny-random-rna", "rna", {"pooling": "adaptive-4"}),
 }
 
 
 def load(name: str) -> PackedEncoder:
     known, modality, options = ENCODERS[name]
-    encoder = open_encoder(load_encoder(known, modality, **options))
-    if "random" in known:
+    if name == "nt-v1":  # learned positions, in a small size
+        shape = {"layers": 2, "heads": 2, "feed_forward": 128, "layer_norm_eps": 1e-5}
+        small = replace(encoder_spec(known, modality, **options), width=64, architecture=shape)
+        encoder = load_v1(small, None, "cpu")
+    else:
+        encoder = open_encoder(load_encoder(known, modality, **options))
+    if encoder.spec.is_random:
         for block in encoder.model.encoder.layer:
             block.attention.self.query.weight.data.mul_(20)
     return encoder
