@@ -24,7 +24,7 @@ from heads.commands import app
 from heads.interpret.explain_output import ENTRY
 from heads.interpret.explain_variants import variant_effects
 from heads.interpret.live_model import open_live
-from heads.interpret.variant_inputs import carry_variants
+from heads.interpret.variant_inputs import Effect, carried_variants
 from heads.interpret.variants_apply import Variant, consequence_of
 
 OTHER = str.maketrans("ACGT", "GTAC")
@@ -38,6 +38,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(run: Path) -> Dataset:
     return read_dataset(run.parent / "dataset")
+
+
+def carry_variants(dataset: Dataset, genome: Path, gtf: Path, variants: list[Variant]) -> list[Effect]:
+    with carried_variants(dataset, genome, gtf, variants) as (count, effects):
+        found = list(effects)
+    assert len(found) == count
+    return found
 
 
 def files(run: Path) -> tuple[Path, Path]:

@@ -208,8 +208,9 @@ HEADER = "chrom\tpos\tref\talt\n"
         (HEADER + "one\t5\tA\t<DUP>\n", r"has no variant: 1 allele without letters"),
         (HEADER, r"has no variant\. "),
         ("", r"has no variant\. "),
+        (HEADER + "one\t5\x00\tA\tG\n", r"line 2: holds a control character"),
     ],
-    ids=["no-header", "short", "zero", "word", "letter", "symbolic", "only-header", "empty"],
+    ids=["no-header", "short", "zero", "word", "letter", "symbolic", "only-header", "empty", "control"],
 )
 def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "v.tsv"

@@ -6,10 +6,11 @@ Shapes: E effects (a variant in a transcript), K tissues.
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,15 +26,27 @@ from heads.interpret.explain import labels_of, open_dataset, story
 from heads.interpret.explain_output import Outputs
 from heads.interpret.explain_page import html_page, html_rows
 from heads.interpret.live_model import LiveModel, Sequences, open_live
-from heads.interpret.variant_inputs import Effect, carry_variants
+from heads.interpret.variant_inputs import Effect, carried_variants
 from heads.interpret.variants import VariantList, parse_variant, read_variants
+from heads.interpret.variants_apply import Variant
 
 __all__ = ["VariantEffects", "predict_distinct", "variant_effects"]
 
 Array = NDArray[np.float64]
 
-_CHUNK = 32
-"""Samples that are predicted together."""
+_CHUNK = 16
+"""Effects that are predicted together."""
+
+
+class Found(NamedTuple):
+    """An effect without its sequences."""
+
+    variant: Variant
+    row: int
+    consequence: str
+    residue: str
+    changed: tuple[Modality, ...]
+    """Inputs that the model reads and the variant changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +55,7 @@ class VariantEffects:
 
     outputs: Outputs
     dataset: Dataset
-    effects: Sequence[Effect]
-    modalities: tuple[Modality, ...]
-    """What the model reads."""
+    effects: Sequence[Found]
     tissues: tuple[str, ...]
     before: Array
     """Predictions without the variant, (E, K)."""
@@ -132,21 +143,20 @@ def variant_effects(
     live = open_live(run, device, weights)
     opened, columns = open_dataset(live, dataset), live.columns(tissues)
     inputs = [describe_input(Path(path)) for path in (genome, gtf, variants) if path]
-    effects = carry_variants(opened, genome, gtf, wanted.variants)
-    if not effects:
-        raise InvalidInputError(
-            f"None of {len(wanted.variants)} variants touches a transcript of {opened.path}, by its exons, its introns "
-            "or its DNA window. Check the names of contigs and the assembly."
-        )
-    predicted = predict_distinct(live, [one for effect in effects for one in (effect.before, effect.after)])
+    with carried_variants(opened, genome, gtf, wanted.variants) as (count, carried):
+        if not count:
+            raise InvalidInputError(
+                f"None of {len(wanted.variants)} variants touches a transcript of {opened.path}, by its exons, its "
+                "introns or its DNA window. Check the names of contigs and the assembly."
+            )
+        effects, predicted = _predict(live, count, carried)
     result = VariantEffects(
         outputs=outputs,
         dataset=opened,
         effects=effects,
-        modalities=live.modalities,
         tissues=tuple(live.tissues[k] for k in columns),
-        before=predicted[0::2, columns],
-        after=predicted[1::2, columns],
+        before=predicted[:, 0, columns],
+        after=predicted[:, 1, columns],
         untouched=len(wanted.variants) - len({effect.variant for effect in effects}),
         left_out=wanted.left_out,
         unit=live.unit,
@@ -162,17 +172,26 @@ def predict_distinct(live: LiveModel, samples: Sequence[Sequences]) -> Array:
     keys = [tuple(sample.get(m) for m in live.modalities) for sample in samples]
     distinct = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     inputs: list[Sequences] = [dict(zip(live.modalities, key, strict=True)) for key in distinct]
-    found, began = [np.zeros((0, len(live.tissues)))], time.monotonic()
-    with Progress(len(inputs), " inputs", "variants") as progress:
-        for start in range(0, len(inputs), _CHUNK):
-            part = inputs[start : start + _CHUNK]
-            found.append(live.predict(part))
-            if start == 0:
-                seconds = (time.monotonic() - began) * len(inputs) / len(part)
-                tqdm.write(f"{len(inputs):,} inputs to predict: about {seconds:,.0f} s", file=sys.stderr)
-            progress.update(len(part))
-    predicted: Array = np.concatenate(found)[[distinct[key] for key in keys]]
+    predicted: Array = live.predict(inputs)[[distinct[key] for key in keys]]
     return predicted
+
+
+def _predict(live: LiveModel, count: int, effects: Iterator[Effect]) -> tuple[list[Found], Array]:
+    """Effects without their sequences, and predictions without and with each variant, (E, 2, K)."""
+    found: list[Found] = []
+    parts: list[Array] = []
+    began = time.monotonic()
+    with Progress(count, " effects", "variants") as progress:
+        while part := list(islice(effects, _CHUNK)):
+            both = predict_distinct(live, [one for effect in part for one in (effect.before, effect.after)])
+            parts.append(both.reshape(len(part), 2, -1))
+            for one in part:
+                found.append(Found(one.variant, one.row, one.consequence, one.residue, one.changed(live.modalities)))
+            if len(parts) == 1:
+                seconds = (time.monotonic() - began) * count / len(part)
+                tqdm.write(f"{count:,} variants in transcripts: about {seconds:,.0f} s", file=sys.stderr)
+            progress.update(len(part))
+    return found, np.concatenate(parts)
 
 
 def _table(result: VariantEffects) -> pa.Table:
@@ -188,7 +207,7 @@ def _table(result: VariantEffects) -> pa.Table:
         "gene_id": samples["gene_id"].tolist(),
         "consequence": [effect.consequence for effect in effects],
         "residue": [effect.residue or None for effect in effects],
-        "changed": [",".join(effect.changed(result.modalities)) for effect in effects],
+        "changed": [",".join(effect.changed) for effect in effects],
     }
     rows = pa.array(np.repeat(np.arange(len(effects)), k))
     each = {name: pa.array(cells, pa.string()).take(rows) for name, cells in words.items()}
@@ -210,7 +229,7 @@ def _rows(result: VariantEffects, most: int) -> list[list[str]]:
     for i in result.strongest[:most]:
         one, mean = result.effects[i], float(result.difference[i].mean())
         what = f"{one.consequence} {one.residue}".strip()
-        changed = "+".join(one.changed(result.modalities)) or "nothing that is read"
+        changed = "+".join(one.changed) or "nothing that is read"
         rows.append([_short(str(one.variant)), ids[one.row], f"{mean:+.3g}", what, changed])
     return rows
 

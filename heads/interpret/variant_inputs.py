@@ -1,6 +1,7 @@
 """Inputs of a model with and without a variant, rebuilt from genome and annotation and held against the dataset."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from heads.interpret.variants_apply import (
 )
 from heads.interpret.variants_coding import apply_edits
 
-__all__ = ["Effect", "carry_variants"]
+__all__ = ["Effect", "carried_variants"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +42,18 @@ class Effect:
     before: Sequences
     after: Sequences
 
-    def changed(self, modalities: Sequence[Modality]) -> list[Modality]:
+    def changed(self, modalities: Sequence[Modality]) -> tuple[Modality, ...]:
         """Which of some modalities the variant changes."""
-        return [m for m in modalities if self.before.get(m) != self.after.get(m)]
+        return tuple(m for m in modalities if self.before.get(m) != self.after.get(m))
 
 
-def carry_variants(dataset: Dataset, genome: Path, gtf: Path, variants: Sequence[Variant]) -> list[Effect]:
+@contextmanager
+def carried_variants(
+    dataset: Dataset, genome: Path, gtf: Path, variants: Sequence[Variant]
+) -> Iterator[tuple[int, Iterator[Effect]]]:
     """Carry each variant into each transcript of a dataset that it touches: in its DNA window, or from end to end.
+
+    Gives the number of effects, and the effects one by one, for their sequences together may be large.
 
     Args:
         dataset: Made from this genome and this annotation.
@@ -76,7 +82,7 @@ def carry_variants(dataset: Dataset, genome: Path, gtf: Path, variants: Sequence
         places = {row: _place(opened, dataset, row, transcripts[row], sequences[row]) for row in rows}
         for place in places.values():
             _check(opened, gtf, dataset, place)
-        return [_effect(opened, variant, places[row]) for variant, row in touched]
+        yield len(touched), (_effect(opened, variant, places[row]) for variant, row in touched)
 
 
 def _dna_length(dataset: Dataset) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedcache.errors import InvalidInputError, InvalidSettingError
-from embedcache.text import read_lines
+from embedcache.text import control_character, read_lines
 from heads.interpret.variants_apply import Variant
 
 __all__ = ["VariantList", "parse_variant", "read_variants"]
@@ -66,6 +66,10 @@ def read_variants(path: Path) -> VariantList:
         if line.startswith("##") or not line.strip():
             continue
         cells = [cell.strip() for cell in line.split("\t")]
+        if control_character(line):
+            raise InvalidInputError(
+                f"{where}: holds a control character. Give plain text, or the file compressed by gzip."
+            )
         if columns is None:
             columns = _columns(where, cells)
             continue
@@ -86,10 +90,10 @@ def _columns(where: str, cells: Sequence[str]) -> dict[str, int]:
     lower = [cell.lower() for cell in cells]
     columns = {name: next((lower.index(one) for one in known if one in lower), -1) for name, known in _NAMES.items()}
     if missing := [name for name, column in columns.items() if column < 0]:
+        shown = ", ".join(repr(cell[:30]) for cell in cells[:8])
         raise InvalidInputError(
-            f"{where}: no column {_NAMES[missing[0]][-1]!r} among "
-            f"{', '.join(map(repr, cells[:8]))}. Expected a VCF, or a tab-separated table that begins with the names "
-            "chrom, pos, ref and alt."
+            f"{where}: no column {_NAMES[missing[0]][-1]!r} among {shown}. Expected a VCF, or a tab-separated table that "
+            "begins with the names chrom, pos, ref and alt."
         )
     return {**columns, "name": lower.index("id") if "id" in lower else -1}
 
