@@ -60,6 +60,9 @@ SCRIPTS = (  # in the order of the table
     Script("training", "bench_training.py", (), ("--transcripts", "200", "--rounds", "3", "--sequences", "1")),
     Script("sweep", "bench_sweep.py", ("--alone", "4"), ("--alone", "2", "--rounds", "1", "--transcripts", "600")),
     Script("by-hand", "by_hand.py", (), ("--transcripts", "150", "--epochs", "1")),
+    Script("finetune", "bench_finetune.py", (), ("--deep", "esm2-35m", "--rounds", "1", "--batch-size", "4")),
+    Script("planted-motif", "planted_motif.py", (), ("--seeds", "1")),
+    Script("attention", "bench_attention.py", (), ("--rounds", "1")),
     Script("kill-sweeps", "kill_sweeps.py", (), ("--kills", "3", "--epochs", "20")),
 )
 

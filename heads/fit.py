@@ -24,6 +24,7 @@ from heads.pooling import fitting
 from heads.resident import keep_resident
 from heads.run import Run
 from heads.setup import Study
+from heads.team import Alone
 from heads.text import three
 
 __all__ = ["deterministic", "fit", "predict_cohort"]
@@ -37,7 +38,7 @@ Save = Callable[[Run], None]
 
 def fit(
     cohort: Sequence[Run], study: Study, save: Save, stop: StopFlag | bool = False, *, title: str = "train",
-    quiet: bool = False,
+    quiet: bool = False, team: Alone | None = None,
 ) -> None:  # fmt: skip
     """Train runs that share their batches until each has stopped, or a stop is asked for.
 
@@ -49,7 +50,9 @@ def fit(
         stop: Becomes true when the work must end; runs are saved where they stand.
         title: Of the progress bar.
         quiet: Show neither a bar nor lines.
+        team: Processes that take shares of every step of a run alone.
     """
+    team = team or Alone()
     data = _resident(cohort[0], study.data)
     _measure_scales([run for run in cohort if run.epoch == run.step == 0 and not run.measured], study, data)
     n_rows, timer = len(study.rows["train"]), _SaveTimer(save)
@@ -57,16 +60,17 @@ def fit(
     with show(n_rows * sum(run.config.epochs for run in cohort), "transcripts", title) as progress:
         progress.update(n_rows * sum(run.epoch for run in cohort))
         lines = _Lines(len(cohort))
-        while (left := [run for run in cohort if not run.stopped]) and not stop:
+        while (left := [run for run in cohort if not run.stopped]) and not team.agree(bool(stop)):
             behind = min((run.epoch, run.step) for run in left)
             active = [run for run in left if (run.epoch, run.step) == behind]
-            if not _train_epoch(active, study, data, save=timer, stop=stop, progress=progress):
+            if not _train_epoch(active, study, data, save=timer, stop=stop, progress=progress, team=team):
                 break
             rows = study.rows["validation"]
             with ExitStack() as stack:
                 for run in active:
                     stack.enter_context(run.scoring())
-                for run, predictions in zip(active, predict_cohort(active, data, rows), strict=True):
+                found = team.gather(predict_cohort(active, data, team.share(rows)))
+                for run, predictions in zip(active, found, strict=True):
                     run.end_epoch(study.data.targets[rows], predictions)
             for run in active:
                 if not quiet:
@@ -80,12 +84,12 @@ def fit(
 
 def _train_epoch(
     cohort: Sequence[Run], study: Study, data: CachedDataset, *, save: "_SaveTimer", stop: StopFlag | bool,
-    progress: Progress,
+    progress: Progress, team: Alone,
 ) -> bool:  # fmt: skip
     """The steps of one epoch that are left. False if a stop was asked for."""
     first = cohort[0]
     steps = epoch_steps(study.rows["train"], first.config, first.epoch, data.lengths)[first.step :]
-    in_parts = [_read_together(step, first) for step in steps]
+    in_parts = [_read_together(team.share(step), first) for step in steps]
     batches = data.batches([part for parts in in_parts for part in parts], reads=first.reads, device=first.device)
     measured = ~np.isnan(data.targets)
     for step, parts in zip(steps, in_parts, strict=True):
@@ -97,9 +101,9 @@ def _train_epoch(
                 run.accumulate(batch, n_cells)
             assert batch.versions() == versions, "a run wrote to the shared batch"
         for run in cohort:
-            run.update()
+            run.update(team)
         progress.update(len(step) * len(cohort))
-        if stop:
+        if team.agree(bool(stop)):
             return False
         save.offer(cohort)
     return True

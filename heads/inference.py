@@ -18,11 +18,14 @@ def choose_device(name: str) -> torch.device:
     """The device that a setting means; ``auto`` is the first GPU, else the CPU.
 
     Raises:
-        InvalidSettingError: There is no such GPU here.
+        InvalidSettingError: There is no such GPU here, or it is the name of none.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidSettingError(f"device is {name!r}. Give auto, cpu, cuda or cuda:NUMBER.") from error
     if device.type == "cuda":
         if (device.index or 0) >= torch.cuda.device_count():
             raise InvalidSettingError(

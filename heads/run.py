@@ -25,6 +25,7 @@ from heads.model import ExpressionModel
 from heads.rng import PrivateRng
 from heads.schedule import rate_factor
 from heads.setup import Study
+from heads.team import Alone
 
 __all__ = ["Run"]
 
@@ -73,6 +74,7 @@ class Run:
         self.stopped = ""
         """Why training ended; empty while it goes on."""
         self._loss = torch.zeros(2, dtype=torch.float64, device=device)  # losses of this epoch, and cells
+        self._shared = torch.zeros_like(self._loss)  # of them, those that all processes of a team know
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All that the optimisers change, by name."""
@@ -140,8 +142,13 @@ class Run:
                 self._loss[0] += loss.detach()
                 self._loss[1] += part.measured.sum()
 
-    def update(self) -> None:
-        """Take a step along the gradients that were added up."""
+    def update(self, team: Alone | None = None) -> None:
+        """Take a step along the gradients that were added up, by all processes of a team."""
+        if team is not None and team.size > 1:
+            losses = self._loss - self._shared
+            team.add_up([one for _, one in self.named_parameters()], losses)
+            self._shared += losses
+            self._loss.copy_(self._shared)
         done = self.epoch * self.steps_per_epoch + self.step
         factor = rate_factor(self.config, done, self.config.epochs * self.steps_per_epoch)
         if self.config.clip is not None:
@@ -159,6 +166,7 @@ class Run:
         """
         squares, cells = self._loss.tolist()
         self._loss.zero_()
+        self._shared.zero_()
         self.epoch, self.step = self.epoch + 1, 0
         scores = score(targets, predictions).to_json()
         record = {name: scores[name] for name in ("r2", "spearman", "r2_pooled", "spearman_pooled")}
@@ -202,5 +210,6 @@ class Run:
             if found:
                 held[id(parameter)][parameter] = {field: value.to(self.device) for field, value in found.items()}
         self._loss = tensors["loss"].to(self.device)
+        self._shared = self._loss.clone()
         self.epoch, self.step, self.best_epoch = values["epoch"], values["step"], values["best_epoch"]
         self.history, self.stopped = list(values["history"]), values["stopped"]

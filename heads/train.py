@@ -3,13 +3,16 @@
 Training that was killed goes on to the same numbers, bit for bit, on the same device with as many threads.
 """
 
+import signal
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from embedcache.errors import EmbedCacheError
-from embedcache.interrupt import stop_requests
+from embedcache.interrupt import StoppedError, stop_requests
 from embedcache.place import Place, parse_place
 from embedcache.sequences import Modality
 from heads.checkpoint import CheckpointError, read_tensors, write_tensors
@@ -20,7 +23,8 @@ from heads.finetune.start import score_start
 from heads.fit import deterministic, fit
 from heads.inference import choose_device
 from heads.run import Run
-from heads.setup import describe, open_study
+from heads.setup import Study, describe, open_study
+from heads.team import Alone, find_team
 from heads.text import three
 
 __all__ = ["DivergedError", "TrainResult", "finish", "resume", "save", "train", "validation_loss"]
@@ -90,8 +94,8 @@ def train(
         DivergedError: The loss became infinite in the first epoch.
         StoppedError: A signal asked to stop; everything up to the last step is kept.
     """
-    directory, cache = RunDirectory(run), parse_place(cache)
-    device = choose_device(config.device)
+    directory, cache, team = RunDirectory(run), parse_place(cache), find_team(config.device)
+    device = team.device or choose_device(config.device)
     study = open_study(Path(dataset), cache, model, encoders, split)
     # before the directory is made: settings that no model can have leave nothing behind
     described: Mapping[str, Any] = describe(study, cache, model, config)
@@ -100,21 +104,18 @@ def train(
     else:
         trainee, study = open_tuned(model, config, study=study, device=device, start=start)
         described = describe_tuning(described, trainee, start)
-    with directory.locked(), deterministic(device):
-        described = directory.settle(described)
+    with directory.locked() if team.is_first else nullcontext(), deterministic(device):
+        described = directory.settle(described) if team.is_first else described
+        team.wait()
         resumed = resume(trainee, directory)
-        if start is not None and start.frozen is not None and not directory.start.exists():
+        if start is not None and start.frozen is not None and team.is_first and not directory.start.exists():
             score_start(trainee, study, directory, start.frozen)
         computed = not (trainee.stopped and directory.model.exists())
+        team.wait()  # until all have read what the first one will replace
         if not trainee.stopped:
-            with stop_requests() as stop:
-                fit([trainee], study, lambda trained: save(trained, directory), stop)
-            if not trainee.stopped:
-                stop.check(
-                    f"Stopped in epoch {trainee.epoch + 1} of {directory.path}; everything so far is kept. "
-                    "Run the same command to go on."
-                )
-        finish(trainee, directory, described)
+            _go_on(trainee, study, directory, team)
+        if team.is_first:
+            finish(trainee, directory, described)
     return TrainResult(
         run=directory.path,
         epochs=trainee.epoch,
@@ -125,6 +126,21 @@ def train(
         computed=computed,
         labels=tuple(described["labels"]),
     )
+
+
+def _go_on(run: Run, study: Study, directory: RunDirectory, team: Alone) -> None:
+    """Train to the end, or until a stop is asked for; one process of a team writes.
+
+    Raises:
+        StoppedError: A stop was asked for.
+    """
+    keep = partial(save, directory=directory) if team.is_first else lambda _: None
+    with stop_requests() as stop:
+        fit([run], study, keep, stop, quiet=not team.is_first, team=team)
+    if not run.stopped:
+        said = f"Stopped in epoch {run.epoch + 1} of {directory.path}; everything so far is kept. "
+        stop.check(f"{said}Run the same command to go on.")
+        raise StoppedError(said, signal.SIGTERM)  # another process of the team was asked
 
 
 def save(run: Run, directory: RunDirectory) -> None:

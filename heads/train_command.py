@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,9 @@ from heads.config import (
 from heads.finetune.command import check_unused, train_tuned
 from heads.finetune.config import FinetuneConfig
 from heads.settings import FIELDS, RunSettings
+
+if TYPE_CHECKING:
+    from heads.train import TrainResult
 
 __all__ = ["RunOption", "train"]
 
@@ -150,13 +153,13 @@ def train(
         name for name in options if str(context.get_parameter_source(name)).endswith(("COMMANDLINE", "ENVIRONMENT"))
     }
     if finetune is not None:
-        print(train_tuned(settings, options, given))
+        _tell(train_tuned(settings, options, given))
         return
     check_unused(given)
     encoders = parse_by_modality("--encoder", encoder or [])
     from heads.train import train
 
-    print(
+    _tell(
         train(
             dataset=dataset,
             cache=cache,
@@ -167,6 +170,14 @@ def train(
             split=settings.split,
         )
     )
+
+
+def _tell(result: "TrainResult") -> None:
+    """Print what came out, once where several processes train."""
+    from heads.team import is_first_process
+
+    if is_first_process():
+        print(result)
 
 
 def _settings(options: Mapping[str, Any], tissue_weight: Sequence[str]) -> RunSettings:

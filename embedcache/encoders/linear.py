@@ -109,7 +109,8 @@ def _watch(layer: nn.Linear, held: nn.Linear) -> None:
             _JOINED.pop(gone, None)
             _LAID_OUT.pop(gone, None)
 
-    for one in (layer.weight, layer.bias):
+    parameters: tuple[Any, ...] = (layer.weight, layer.bias)
+    for one in parameters:
         if one is not None and one.requires_grad:
             one.register_post_accumulate_grad_hook(forget)
 

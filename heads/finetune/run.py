@@ -22,6 +22,7 @@ from heads.finetune.encoder import TunedEncoder
 from heads.finetune.live import InnerSource, LiveTokens
 from heads.run import Run
 from heads.setup import Study
+from heads.team import Alone
 
 __all__ = ["ENCODER", "TunedRun"]
 
@@ -109,9 +110,9 @@ class TunedRun(Run):
             found |= {m: source.tokens(self.encoders[m], batch, m) for m, source in self.inner.items()}
         return found
 
-    def update(self) -> None:
+    def update(self, team: Alone | None = None) -> None:
         """Take a step, and let the moving average follow."""
-        super().update()
+        super().update(team)
         if self.finetune.ema:
             now = {name: one.detach() for name, one in self.named_parameters()}
             self.average = self.average or {name: one.clone() for name, one in now.items()}
