@@ -88,7 +88,7 @@ class VariantEffects:
         counts = Counter(effect.consequence for effect in self.effects)
         lines = [", ".join(f"{n:,} {name}" for name, n in counts.most_common())]
         if self.untouched:
-            lines.append(f"{self.untouched:,} variants touch no transcript of {self.dataset.path}")
+            lines.append(f"{self.untouched:,} without a transcript of {self.dataset.path} that they touch")
         return lines + [f"{n:,} left out: {reason}" for reason, n in self.left_out.items()]
 
     def __str__(self) -> str:

@@ -92,8 +92,8 @@ def _columns(where: str, cells: Sequence[str]) -> dict[str, int]:
     if missing := [name for name, column in columns.items() if column < 0]:
         shown = ", ".join(repr(cell[:30]) for cell in cells[:8])
         raise InvalidInputError(
-            f"{where}: no column {_NAMES[missing[0]][-1]!r} among {shown}. Expected a VCF, or a tab-separated table that "
-            "begins with the names chrom, pos, ref and alt."
+            f"{where}: no column {_NAMES[missing[0]][-1]!r} among {shown}. Expected a VCF, or a tab-separated table "
+            "that begins with the names chrom, pos, ref and alt."
         )
     return {**columns, "name": lower.index("id") if "id" in lower else -1}
 
