@@ -210,8 +210,8 @@ def _page(found: GradientScores, shown: Sequence[Modality], about: Mapping[str, 
         "by the letters of the token. Orange raises the prediction, blue lowers it, to first order.",
         "A token has read its neighbours in the encoder: its score is that of its row, not of its letters alone.",
         f"Check: {found.check()}.",
-        "Method: gradient x input (Shrikumar et al. 2016, arXiv 1605.01713), from gradients as saliency (Simonyan et al. "
-        "2014, arXiv 1312.6034).",
+        "Method: gradient x input (Shrikumar et al. 2016, arXiv 1605.01713), from gradients as saliency (Simonyan et "
+        "al. 2014, arXiv 1312.6034).",
     ]
     sections: dict[str, str] = {}
     for m in shown:
