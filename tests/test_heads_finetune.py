@@ -21,6 +21,7 @@ from heads.finetune.setup import Start, open_tuned
 from heads.fit import predict_cohort
 from heads.predict import predict
 from heads.setup import open_study
+from heads.team import Alone
 from heads.train import train
 from heads.trained import load_trained
 
@@ -136,9 +137,9 @@ def test_training_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bytes(
     class StoppedError(Exception):
         pass
 
-    def stop_now(run: TunedRun) -> None:
+    def stop_now(run: TunedRun, team: Alone) -> None:
         nonlocal count
-        update(run)
+        update(run, team)
         count += 1
         if count == 3:
             from heads.directory import RunDirectory

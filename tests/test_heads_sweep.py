@@ -27,6 +27,7 @@ from heads.sweep.grid import Grid, read_grid
 from heads.sweep.launch import launch_sweep
 from heads.sweep.plan import NamedRun, cohorts_of
 from heads.sweep.sweep import SweepJob, planned_runs, sweep
+from heads.team import Alone
 from heads.train import train
 
 GRID = """
@@ -125,9 +126,9 @@ def test_stopped_at_any_step_it_ends_in_the_same_bytes(
 ) -> None:
     job, steps, update = job_of(study, tmp_path), 0, Run.update
 
-    def interrupted(self: Run) -> None:
+    def interrupted(self: Run, team: Alone) -> None:
         nonlocal steps
-        update(self)
+        update(self, team)
         if steps == step:
             signal.raise_signal(signal.SIGTERM)
         steps += 1

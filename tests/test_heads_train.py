@@ -22,6 +22,7 @@ from heads.directory import RunDirectory
 from heads.inference import predict_rows
 from heads.run import Run
 from heads.setup import open_study
+from heads.team import Alone
 from heads.train import DivergedError, TrainResult, train
 
 CPU = torch.device("cpu")
@@ -75,9 +76,9 @@ def test_stopped_at_any_step_it_ends_with_the_same_bytes(
     steps = 0
     update = Run.update
 
-    def interrupted(self: Run) -> None:
+    def interrupted(self: Run, team: Alone) -> None:
         nonlocal steps
-        update(self)
+        update(self, team)
         if steps == step:
             signal.raise_signal(signal.SIGTERM)
         steps += 1
