@@ -54,7 +54,7 @@ def test_the_readme_names_flags_and_commands_that_exist() -> None:
     assert len(commands) > 10
     for command in commands:
         words = command.partition("#")[0].replace("\\\n", " ").split()
-        name = " ".join(words[:3] if words[1] == "prepare" else words[:2])
+        name = " ".join(words[:3] if words[1] in ("prepare", "explain") else words[:2])
         for flag in (word for word in words if word.startswith("--")):
             assert f"{name} {flag}" in known, command
 
