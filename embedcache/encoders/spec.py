@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_ty
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcache.encoders.pooling import count_pooled, most_pooled, pooled_tokens
+from embedcache.encoders.pooling import count_pooled, pooled_tokens
+from embedcache.encoders.spec_checks import check_settings
 from embedcache.encoders.tokens import Crop, count_tokens, crop_bounds, token_spans
 from embedcache.errors import CacheDamagedError, CacheMismatchError, InvalidSequenceError, InvalidSettingError
 from embedcache.sequences import Modality
@@ -82,38 +83,7 @@ class EncoderSpec:
         Raises:
             InvalidSettingError: Unknown pooling, a negative limit, windows without a size, an overlap over it.
         """
-        most_pooled(self.pooling)
-        if self.max_tokens < 0:
-            raise InvalidSettingError(f"A limit of {self.max_tokens} tokens is negative. Give 0 for no limit, or more.")
-        if self.crop == "windows" and self.max_tokens < 1:
-            raise InvalidSettingError(
-                f"Encoder {self.name} has no limit of tokens, so windows have no size. Give one (--max-tokens)."
-            )
-        if self.crop == "windows" and self.tokens == "codon":
-            raise InvalidSettingError(
-                f"Encoder {self.name} reads codons in the frame of the whole RNA, which a window does not know. "
-                "Choose another crop (--crop keep-3-prime, keep-5-prime or center)."
-            )
-        if self.crop == "windows" and "-center-" in self.tokens:
-            raise InvalidSettingError(
-                f"Encoder {self.name} keeps the centre of a sequence ({self.tokens}), so windows cannot be stitched. "
-                "Choose another crop, or the encoder that keeps all bins."
-            )
-        if self.crop == "windows" and not 0 <= self.overlap < self.max_tokens:
-            raise InvalidSettingError(
-                f"Windows of {self.max_tokens} tokens cannot overlap by {self.overlap}. "
-                f"Give an overlap of 0 to {self.max_tokens - 1}."
-            )
-        if self.crop != "windows" and self.overlap:
-            raise InvalidSettingError(
-                f"An overlap of {self.overlap} tokens needs windows, but the crop is {self.crop}. "
-                "Choose --crop windows, or give no overlap."
-            )
-        if self.special_tokens != "dropped" and (self.pooling != "none" or self.crop == "windows"):
-            raise InvalidSettingError(
-                f"Special tokens of {self.name} cannot be kept with pooling {self.pooling} and crop {self.crop}: no "
-                "blocks could be run from such rows. Leave out --pooling, and choose a crop that keeps one stretch."
-            )
+        check_settings(self)
         if self.source_dtype not in ("", *get_args(StoreDtype)):
             raise InvalidSettingError(
                 f"Source dtype {self.source_dtype!r} is not known. Leave it empty, or give one of: "
