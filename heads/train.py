@@ -22,6 +22,7 @@ from heads.finetune.setup import Start, describe_tuning, open_tuned
 from heads.finetune.start import score_start
 from heads.fit import deterministic, fit
 from heads.inference import choose_device
+from heads.memory import memory_told
 from heads.run import Run
 from heads.setup import Study, describe, open_study
 from heads.team import Alone, find_team
@@ -62,6 +63,7 @@ class TrainResult:
         )
 
 
+@memory_told("Training")
 def train(
     *,
     dataset: Path | str,
@@ -93,6 +95,7 @@ def train(
         CheckpointError: The directory holds another run, or its files are damaged.
         DivergedError: The loss became infinite in the first epoch.
         StoppedError: A signal asked to stop; everything up to the last step is kept.
+        NoMemoryLeftError: The model, or a step, does not fit the memory.
     """
     directory, cache, team = RunDirectory(run), parse_place(cache), find_team(config.device)
     device = team.device or choose_device(config.device)
@@ -108,7 +111,7 @@ def train(
         described = directory.settle(described) if team.is_first else described
         team.wait()
         resumed = resume(trainee, directory)
-        if start is not None and start.frozen is not None and team.is_first and not directory.start.exists():
+        if start is not None and start.frozen is not None and team.is_first and resumed is None:
             score_start(trainee, study, directory, start.frozen)
         computed = not (trainee.stopped and directory.model.exists())
         team.wait()  # until all have read what the first one will replace

@@ -21,6 +21,7 @@ from heads.data import CachedDataset
 from heads.directory import RunDirectory
 from heads.fit import deterministic, fit, predict_cohort
 from heads.inference import choose_device
+from heads.memory import memory_told
 from heads.open_sources import StoredSource, layers_of, open_source
 from heads.predictions import write_predictions
 from heads.run import Run
@@ -80,6 +81,7 @@ def source_name(source: StoredSource) -> str:
     return f"{layers[0].store.spec.modality}:{'+'.join(layer.store.spec.directory for layer in layers)}"
 
 
+@memory_told("A cohort of the sweep")
 def train_cohort(
     cohort: Cohort, opened: Opened, sweep: SweepDirectory, stop: StopFlag | bool, *, title: str, predict: bool = True
 ) -> None:
@@ -89,6 +91,7 @@ def train_cohort(
 
     Raises:
         CheckpointError: A directory holds another run, or another process trains it.
+        NoMemoryLeftError: Its models, or a step, do not fit the memory.
     """
     waiting = [run for run in cohort.runs if not _is_done(run, sweep, predict)]
     if not waiting:
