@@ -66,7 +66,7 @@ class RunDirectory:
                 raise CheckpointError(
                     f"Another process trains {self.path} now. Wait for it, or choose another run directory."
                 ) from error
-            for file_name in (self.config, self.checkpoint, self.history, self.model):
+            for file_name in (self.config, self.checkpoint, self.history, self.model, self.start):
                 for leftover in self.path.glob(f".{file_name.name}.*"):  # half-written by a process that was killed
                     leftover.unlink(missing_ok=True)
             yield
@@ -138,7 +138,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
     if found["dataset"].get("digest") != wanted["dataset"]["digest"]:
         yield f"dataset: {found['dataset'].get('path')}, now {wanted['dataset']['path']} or changed in place"
     for name in _SETTINGS:
-        before, now = _as_written_now(name, found.get(name, {})), wanted.get(name, {})
+        before, now = _as_written_now(name, found.get(name, {})), _as_written_now(name, wanted.get(name, {}))
         if before == now:
             continue
         if name in ("tissues", "scaler", "labels"):
@@ -150,12 +150,14 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterato
 
 
 def _as_written_now(name: str, settings: Any) -> Any:
-    """Settings of a run of an older version, with those it did not have at what it did."""
+    """Settings of a run of an older version, with those it did not have at what it did; without where others lie."""
     kinds: dict[str, type[ModelConfig | TrainConfig | SplitConfig]] = {
         "model": ModelConfig,
         "training": TrainConfig,
         "split": SplitConfig,
     }
+    if name == "finetune" and "from" in settings:  # the head that it began with says which run it was, not its path
+        return {**settings, "from": {key: one for key, one in settings["from"].items() if key != "run"}}
     return kinds[name].from_json(settings).to_json() if name in kinds else settings
 
 

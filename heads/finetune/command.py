@@ -63,6 +63,12 @@ def train_tuned(settings: RunSettings, options: Mapping[str, Any], given: Set[st
         raise UnknownNameError("modality", unknown[0], MODALITIES)
     tuning = {field: options[name] for name, field in TUNING.items()}
     finetune = FinetuneConfig(modalities=tuple(names), **tuning)
+    lora_only = [name for name in ("lora_rank", "lora_alpha", "lora_dropout") if name in given]
+    if lora_only and finetune.method != "lora":
+        raise InvalidSettingError(
+            f"--{lora_only[0].replace('_', '-')} is for --method lora, and it is {finetune.method}. Leave it out, or "
+            "give --method lora."
+        )
     weights = {m: Path(place) for m, place in parse_by_modality("--weights", options["weights"] or []).items()}
     if options["from_run"] is None:
         return train(

@@ -140,6 +140,7 @@ class TunedEncoder:
         with warnings.catch_warnings():  # peft asks transformers in a way that those will not answer for ever
             warnings.simplefilter("ignore", FutureWarning)
             self.adapter = get_peft_model(self.model, said)
+        self.model.eval()  # what peft adds begins in training, with its dropout
 
 
 def pool_tokens(tokens: Ragged, rule: str) -> Ragged:

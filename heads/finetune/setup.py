@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from embedcache.encoders.spec import EncoderSpec
+from embedcache.encoders.weights import weights_digest
 from embedcache.errors import InvalidSettingError
 from embedcache.place import Place
 from embedcache.sequences import Modality
@@ -87,7 +88,12 @@ def describe_tuning(described: Mapping[str, Any], run: TunedRun, start: Start) -
     said["inner"] = {modality: source.store.spec.directory for modality, source in run.inner.items()}
     said["parameters"] = {m: sum(one.numel() for one in e.trained.values()) for m, e in run.encoders.items()}
     if start.frozen is not None:
-        said["from"] = {"run": str(start.frozen.directory.path.absolute()), "best_epoch": start.frozen.best_epoch}
+        frozen = start.frozen
+        said["from"] = {
+            "run": str(frozen.directory.path.absolute()),
+            "best_epoch": frozen.best_epoch,
+            "weights": weights_digest(frozen.model.state_dict()),
+        }
     label = f"fine-tuned ({start.finetune.method}): {', '.join(start.finetune.modalities)}"
     return {**described, "finetune": said, "labels": [*described["labels"], label]}
 

@@ -24,11 +24,13 @@ _FAR = 0.02
 
 
 def score_start(run: Run, study: Study, directory: RunDirectory, frozen: TrainedRun) -> None:
-    """Score the validation rows before the first step, keep that in ``start.json`` and tell it.
+    """Score the validation rows before the first step, keep that in ``start.json`` and tell it; once.
 
     Raises:
         CheckpointError: The scores are not those of the frozen run: something other than rounding differs.
     """
+    if directory.start.exists():
+        return
     rows = study.rows["validation"]
     with run.scoring():
         (predictions,) = predict_cohort([run], study.data, rows)
