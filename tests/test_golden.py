@@ -9,6 +9,8 @@ import typer
 from fakes import FakeEncoder
 
 from embedcache.commands import app as embedcache_app
+from embedcache.encoders.registry import load_encoder
+from embedcache.encoders.selftest import check_encoder
 from embedcache.sequences import sequence_key
 from embedcache.store import EmbeddingStore
 from heads.commands import app as heads_app
@@ -57,6 +59,15 @@ def test_the_readme_names_flags_and_commands_that_exist() -> None:
         name = " ".join(words[:3] if words[1] in ("prepare", "explain") else words[:2])
         for flag in (word for word in words if word.startswith("--")):
             assert f"{name} {flag}" in known, command
+
+
+def test_the_encoder_of_the_contributing_page_embeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (HERE.parent / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    (tmp_path / "hydropathy.py").write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    encoder = load_encoder("hydropathy:Hydropathy", "protein")
+    check_encoder(encoder)
+    assert [rows.shape for rows in encoder.encode(["MKVLAAGHWE", "W"])] == [(10, 2), (1, 2)]
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
