@@ -30,7 +30,7 @@ from torch import Tensor
 from transformers import EsmConfig, EsmModel
 
 from embedcache.encoders.nt import GatedIntermediate
-from heads.interpret.region_attention import Collector, attend_to_regions, attending_to_regions
+from heads.interpret.attention.region_attention import Collector, attend_to_regions, attending_to_regions
 
 HEADS, WIDTH, FEED_FORWARD, ALL_LAYERS, REGIONS = 16, 1024, 4096, 29, 4
 MEMORY_BAR = 100

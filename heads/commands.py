@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption
-from heads.interpret.attention_command import attention
-from heads.interpret.explain_command import app as explain_app
+from heads.interpret.attention.command import attention
+from heads.interpret.explain.command import app as explain_app
 from heads.report.commands import report
 from heads.split_commands import splits
 from heads.sweep.command import sweep

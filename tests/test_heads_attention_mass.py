@@ -15,11 +15,11 @@ from embedcache.encoders.packing import PackedEncoder
 from embedcache.encoders.registry import encoder_spec, load_encoder
 from embedcache.encoders.windows import WindowedEncoder
 from embedcache.errors import InvalidSettingError
-from heads.interpret import region_attention
-from heads.interpret.attention_scores import region_mass, score_transcripts
-from heads.interpret.encoders import open_encoder
-from heads.interpret.region_attention import Collector, attend_to_regions, attending_to_regions
-from heads.interpret.regions import SPECIAL, Case, region_bounds, region_names, region_shares
+from heads.interpret.attention import region_attention
+from heads.interpret.attention.encoders import open_encoder
+from heads.interpret.attention.region_attention import Collector, attend_to_regions, attending_to_regions
+from heads.interpret.attention.regions import SPECIAL, Case, region_bounds, region_names, region_shares
+from heads.interpret.attention.scores import region_mass, score_transcripts
 
 ENCODERS = {  # with nearly even attention of drawn weights made uneven
     "nt-v2": ("tiny-random-rna", "rna", {}),

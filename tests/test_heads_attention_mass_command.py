@@ -25,15 +25,15 @@ from embedcache.store import store_path
 from heads.checkpoint import CheckpointError
 from heads.commands import app
 from heads.config import ModelConfig, TrainConfig
-from heads.interpret import attention as module
-from heads.interpret.attention import analyse_encoder, analyse_run
-from heads.interpret.attention_rows import AttentionSettings
-from heads.interpret.attention_svg import attention_page
-from heads.interpret.attention_text import attention_text
-from heads.interpret.attention_write import check_outputs, write_attention
-from heads.interpret.encoders import encoder_by_name
-from heads.interpret.findings import AttentionFindings, attention_table
-from heads.interpret.regions import choose_rows
+from heads.interpret.attention import analysis as module
+from heads.interpret.attention.analysis import analyse_encoder, analyse_run
+from heads.interpret.attention.encoders import encoder_by_name
+from heads.interpret.attention.findings import AttentionFindings, attention_table
+from heads.interpret.attention.regions import choose_rows
+from heads.interpret.attention.rows import AttentionSettings
+from heads.interpret.attention.svg import attention_page
+from heads.interpret.attention.text import attention_text
+from heads.interpret.attention.write import check_outputs, write_attention
 from heads.train import train
 
 ALL = AttentionSettings(split="all", transcripts=0)
@@ -225,7 +225,7 @@ def test_an_encoder_without_a_dataset_is_wrong_usage(tmp_path: Path) -> None:
 
 
 def test_a_cds_beyond_its_rna_is_told(run: Path) -> None:
-    from heads.interpret.regions import find_cases
+    from heads.interpret.attention.regions import find_cases
 
     dataset = read_dataset(run.parent / "dataset")
     row = int(np.flatnonzero(dataset.samples["cds_start"].notna())[0])

@@ -11,7 +11,7 @@ from embedcache.ragged import Ragged
 from heads.attention import CrossAttention
 from heads.config import ModelConfig, TrainConfig
 from heads.inference import predict_rows
-from heads.interpret.cross_regions import block_mass, cross_scores, has_cross_attention, rows_with_regions
+from heads.interpret.attention.cross_regions import block_mass, cross_scores, has_cross_attention, rows_with_regions
 from heads.train import train
 from heads.trained import TrainedRun, load_trained
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from heads.interpret.attention_scores import RegionScores, mask_absent
-from heads.interpret.attention_tests import adjusted, compare_to_before, compare_to_uniform
+from heads.interpret.attention.scores import RegionScores, mask_absent
+from heads.interpret.attention.significance import adjusted, compare_to_before, compare_to_uniform
 
 REGIONS = ("5'UTR", "CDS", "3'UTR")
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from tuned_study import TunedStudy, make_tuned_study
 
-from heads.interpret.attention import analyse_run
-from heads.interpret.attention_rows import AttentionSettings
-from heads.interpret.attention_scores import score_transcripts
-from heads.interpret.cross_regions import block_mass, cross_scores, rows_with_regions
-from heads.interpret.encoders import encoder_by_name, encoders_of_run
-from heads.interpret.regions import find_cases, region_shares
+from heads.interpret.attention.analysis import analyse_run
+from heads.interpret.attention.cross_regions import block_mass, cross_scores, rows_with_regions
+from heads.interpret.attention.encoders import encoder_by_name, encoders_of_run
+from heads.interpret.attention.regions import find_cases, region_shares
+from heads.interpret.attention.rows import AttentionSettings
+from heads.interpret.attention.scores import score_transcripts
 from heads.trained import load_trained
 
 ALL = AttentionSettings(split="all", transcripts=0)

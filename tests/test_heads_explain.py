@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.errors import EmbedCacheError, InvalidInputError, InvalidSettingError
 from heads.commands import app
-from heads.interpret.explain import open_subject, parse_region
-from heads.interpret.explain_mutagenesis import ALPHABETS, MOST_POSITIONS, default_region, make_mutants, mutagenesis
-from heads.interpret.explain_output import ENTRY
-from heads.interpret.explain_svg import heat_map
-from heads.interpret.live_model import open_live
+from heads.interpret.explain.live_model import open_live
+from heads.interpret.explain.mutagenesis import ALPHABETS, MOST_POSITIONS, default_region, make_mutants, mutagenesis
+from heads.interpret.explain.output import ENTRY
+from heads.interpret.explain.subject import open_subject, parse_region
+from heads.interpret.explain.svg import heat_map
 
 
 @pytest.fixture(scope="module")

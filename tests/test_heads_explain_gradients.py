@@ -16,8 +16,8 @@ from embedcache.dataset import read_dataset
 from embedcache.errors import EmbedCacheError
 from embedcache.ragged import Ragged
 from heads.commands import app
-from heads.interpret.explain import open_subject
-from heads.interpret.explain_gradients import gradients, score_tokens, to_letters
+from heads.interpret.explain.gradients import gradients, score_tokens, to_letters
+from heads.interpret.explain.subject import open_subject
 
 
 @pytest.fixture(scope="module")

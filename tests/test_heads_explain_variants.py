@@ -21,11 +21,11 @@ from embedcache.genome import Genome, open_genome
 from embedcache.prepare.genome import prepare_genome
 from embedcache.transcripts import read_coding_sequence, splice
 from heads.commands import app
-from heads.interpret.explain_output import ENTRY
-from heads.interpret.explain_variants import variant_effects
-from heads.interpret.live_model import open_live
-from heads.interpret.variant_inputs import Effect, carried_variants
-from heads.interpret.variants_apply import Variant, consequence_of
+from heads.interpret.explain.apply import Variant, consequence_of
+from heads.interpret.explain.live_model import open_live
+from heads.interpret.explain.output import ENTRY
+from heads.interpret.explain.variant_effects import variant_effects
+from heads.interpret.explain.variant_inputs import Effect, carried_variants
 
 OTHER = str.maketrans("ACGT", "GTAC")
 

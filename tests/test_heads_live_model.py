@@ -17,8 +17,8 @@ from embedcache.errors import InvalidSequenceError, InvalidSettingError, Unknown
 from embedcache.store import EmbeddingStore, list_stores
 from heads.checkpoint import CheckpointError
 from heads.config import ModelConfig, TrainConfig
-from heads.interpret import live_model
-from heads.interpret.live_model import open_live
+from heads.interpret.explain import live_model
+from heads.interpret.explain.live_model import open_live
 from heads.predict import predict
 from heads.train import train
 

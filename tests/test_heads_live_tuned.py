@@ -11,10 +11,10 @@ from tuned_study import TunedStudy, make_tuned_study
 from embedcache.dataset import read_dataset
 from embedcache.encoders.of_spec import encoder_of_spec
 from heads.finetune.encoder import TunedEncoder
-from heads.interpret.explain import open_subject
-from heads.interpret.explain_gradients import score_tokens
-from heads.interpret.explain_mutagenesis import mutagenesis
-from heads.interpret.live_model import open_live
+from heads.interpret.explain.gradients import score_tokens
+from heads.interpret.explain.live_model import open_live
+from heads.interpret.explain.mutagenesis import mutagenesis
+from heads.interpret.explain.subject import open_subject
 from heads.predict import predict
 
 

@@ -12,8 +12,7 @@ from embedcache.annotation import Transcript
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.genome import open_genome, reverse_complement
 from embedcache.transcripts import splice
-from heads.interpret.variants import parse_variant, read_variants
-from heads.interpret.variants_apply import (
+from heads.interpret.explain.apply import (
     Variant,
     changed_window,
     check_reference,
@@ -21,7 +20,8 @@ from heads.interpret.variants_apply import (
     rna_edits,
     touches_window,
 )
-from heads.interpret.variants_coding import RnaEdit, apply_edits, coding_change, is_start
+from heads.interpret.explain.coding import RnaEdit, apply_edits, coding_change, is_start
+from heads.interpret.explain.variant_file import parse_variant, read_variants
 
 LETTERS = "".join(random.Random(1).choices("ACGT", k=120))
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from embedcache.errors import InvalidInputError
 from embedcache.store.files import replace_file
-from heads.interpret.explain_page import MARK
+from heads.interpret.explain.page import MARK
 
 __all__ = ["ENTRY", "Outputs"]
 

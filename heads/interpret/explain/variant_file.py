@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.text import control_character, read_lines
-from heads.interpret.variants_apply import Variant
+from heads.interpret.explain.apply import Variant
 
 __all__ = ["VariantList", "parse_variant", "read_variants"]
 

@@ -42,8 +42,8 @@ def attention(
     if encoder is not None and (dataset is None or modality == "none"):
         missing = "--dataset" if dataset is None else "--modality dna, rna or protein"
         raise InvalidSettingError(f"--encoder {encoder} needs {missing}. Give both, or leave out --encoder for a run.")
-    from heads.interpret.attention import AttentionSettings, analyse_encoder, analyse_run
-    from heads.interpret.attention_write import check_outputs, write_attention
+    from heads.interpret.attention.analysis import AttentionSettings, analyse_encoder, analyse_run
+    from heads.interpret.attention.write import check_outputs, write_attention
 
     settings = AttentionSettings(split=split, transcripts=transcripts, threshold=threshold)
     check_outputs(output)

@@ -20,9 +20,9 @@ from embedcache.sequences import Modality
 from heads.aggregators.cross_attention import CrossAttentionAggregator
 from heads.attention import CrossAttention
 from heads.data import cut
-from heads.interpret.attention_scores import RegionScores, mask_absent
-from heads.interpret.region_attention import attend_to_regions
-from heads.interpret.regions import find_cases, has_regions, region_bounds, region_names, region_shares
+from heads.interpret.attention.region_attention import attend_to_regions
+from heads.interpret.attention.regions import find_cases, has_regions, region_bounds, region_names, region_shares
+from heads.interpret.attention.scores import RegionScores, mask_absent
 from heads.open_sources import StoredSource, layers_of
 from heads.setup import Study
 from heads.trained import TrainedRun

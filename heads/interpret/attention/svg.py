@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from heads.interpret.attention_text import headline, heads_table, mean_known, summary_table
-from heads.interpret.findings import Analysis, AttentionFindings
-from heads.interpret.regions import SPECIAL
+from heads.interpret.attention.findings import Analysis, AttentionFindings
+from heads.interpret.attention.regions import SPECIAL
+from heads.interpret.attention.text import headline, heads_table, mean_known, summary_table
 from heads.report.style import STYLE
 from heads.report.svg import figure, label, n1
 from heads.report.tables import html_table

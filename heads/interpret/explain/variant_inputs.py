@@ -14,9 +14,7 @@ from embedcache.errors import InvalidInputError
 from embedcache.genome import Genome, open_genome, window_bounds
 from embedcache.sequences import Modality
 from embedcache.transcripts import CodingSequence, read_coding_sequence, splice
-from heads.interpret.explain import genetic_code, read_sequences
-from heads.interpret.live_model import Sequences
-from heads.interpret.variants_apply import (
+from heads.interpret.explain.apply import (
     Variant,
     changed_window,
     check_reference,
@@ -24,7 +22,9 @@ from heads.interpret.variants_apply import (
     rna_edits,
     touches_window,
 )
-from heads.interpret.variants_coding import apply_edits
+from heads.interpret.explain.coding import apply_edits
+from heads.interpret.explain.live_model import Sequences
+from heads.interpret.explain.subject import genetic_code, read_sequences
 
 __all__ = ["Effect", "carried_variants"]
 

@@ -18,13 +18,13 @@ from tqdm import tqdm
 from embedcache.errors import InvalidSettingError
 from embedcache.progress import Progress
 from embedcache.sequences import Modality
-from heads.interpret.explain import Subject, open_subject, parse_region, story
-from heads.interpret.explain_output import Outputs
-from heads.interpret.explain_page import html_page, html_rows
-from heads.interpret.explain_svg import heat_map
-from heads.interpret.live_model import Sequences
-from heads.interpret.live_tokens import TOKENS_PER_CALL
-from heads.interpret.variants_coding import RnaEdit, coding_change
+from heads.interpret.explain.coding import RnaEdit, coding_change
+from heads.interpret.explain.live_model import Sequences
+from heads.interpret.explain.live_tokens import TOKENS_PER_CALL
+from heads.interpret.explain.output import Outputs
+from heads.interpret.explain.page import html_page, html_rows
+from heads.interpret.explain.subject import Subject, open_subject, parse_region, story
+from heads.interpret.explain.svg import heat_map
 
 __all__ = ["ALPHABETS", "Mutagenesis", "Mutant", "default_region", "make_mutants", "mutagenesis"]
 

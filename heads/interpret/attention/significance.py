@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from heads.interpret.attention_scores import RegionScores
+from heads.interpret.attention.scores import RegionScores
 from heads.statistics.sums import sum_by_gene
 
 __all__ = ["RegionTests", "adjusted", "compare_to_before", "compare_to_uniform"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.interpret.findings import Analysis, AttentionFindings
+from heads.interpret.attention.findings import Analysis, AttentionFindings
 from heads.report.tables import Table
 from heads.report.words import NOTHING, number, p_value
 

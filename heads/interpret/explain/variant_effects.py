@@ -22,13 +22,13 @@ from embedcache.dataset_write import describe_input
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.progress import Progress
 from embedcache.sequences import Modality
-from heads.interpret.explain import labels_of, open_dataset, story
-from heads.interpret.explain_output import Outputs
-from heads.interpret.explain_page import html_page, html_rows
-from heads.interpret.live_model import LiveModel, Sequences, open_live
-from heads.interpret.variant_inputs import Effect, carried_variants
-from heads.interpret.variants import VariantList, parse_variant, read_variants
-from heads.interpret.variants_apply import Variant
+from heads.interpret.explain.apply import Variant
+from heads.interpret.explain.live_model import LiveModel, Sequences, open_live
+from heads.interpret.explain.output import Outputs
+from heads.interpret.explain.page import html_page, html_rows
+from heads.interpret.explain.subject import labels_of, open_dataset, story
+from heads.interpret.explain.variant_file import VariantList, parse_variant, read_variants
+from heads.interpret.explain.variant_inputs import Effect, carried_variants
 
 __all__ = ["VariantEffects", "predict_distinct", "variant_effects"]
 

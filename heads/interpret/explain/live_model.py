@@ -20,7 +20,7 @@ from embedcache.sequences import Modality
 from heads.checkpoint import CheckpointError
 from heads.data import cut
 from heads.inference import choose_device
-from heads.interpret.live_tokens import LiveEncoder, LiveTokens
+from heads.interpret.explain.live_tokens import LiveEncoder, LiveTokens
 from heads.pooling import summarise
 from heads.trained import TrainedRun, load_trained
 

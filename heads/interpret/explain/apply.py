@@ -9,7 +9,7 @@ from itertools import pairwise
 from embedcache.annotation import Transcript
 from embedcache.errors import InvalidInputError
 from embedcache.genome import Genome, reverse_complement, window_bounds
-from heads.interpret.variants_coding import CodingChange, RnaEdit, coding_change
+from heads.interpret.explain.coding import CodingChange, RnaEdit, coding_change
 
 __all__ = ["Variant", "changed_window", "check_reference", "consequence_of", "rna_edits", "touches_window"]
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from heads.interpret.explain_svg import CELL_STYLE
+from heads.interpret.explain.svg import CELL_STYLE
 from heads.report.style import STYLE
 from heads.report.words import as_html, plain
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from embedcache.sequences import Modality
-from heads.interpret.attention_tests import RegionTests
+from heads.interpret.attention.significance import RegionTests
 
 __all__ = ["Analysis", "AttentionFindings", "attention_table"]
 

@@ -47,7 +47,7 @@ def mutagenesis(
     """Predict every single-letter mutant of a stretch: 3 a base, 19 a residue."""
     chosen = _modality(modality)
     found = parse_by_modality("--weights", weights or [])
-    from heads.interpret.explain_mutagenesis import mutagenesis
+    from heads.interpret.explain.mutagenesis import mutagenesis
 
     print(
         mutagenesis(
@@ -79,7 +79,7 @@ def gradients(
     """Score every token by gradient x embedding: what it adds to the prediction, to first order."""
     chosen = None if modality is None else _modality(modality)
     found = parse_by_modality("--weights", weights or [])
-    from heads.interpret.explain_gradients import gradients
+    from heads.interpret.explain.gradients import gradients
 
     print(
         gradients(
@@ -114,7 +114,7 @@ def variant(
 ) -> None:
     """Predict transcripts with and without a variant, carried through splicing to RNA and protein."""
     found = parse_by_modality("--weights", weights or [])
-    from heads.interpret.explain_variants import variant_effects
+    from heads.interpret.explain.variant_effects import variant_effects
 
     print(
         variant_effects(

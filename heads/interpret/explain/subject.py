@@ -10,7 +10,7 @@ from embedcache.dataset import Dataset, read_dataset
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.prepare.common import without_version
 from embedcache.sequences import MODALITIES, Modality
-from heads.interpret.live_model import LiveModel, Sequences, open_live
+from heads.interpret.explain.live_model import LiveModel, Sequences, open_live
 from heads.setup import provenance
 
 __all__ = [

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from embedcache.errors import InvalidSettingError
 from embedcache.ragged import Ragged
 from embedcache.sequences import Modality
-from heads.interpret.explain import Subject, open_subject, story
-from heads.interpret.explain_output import Outputs
-from heads.interpret.explain_page import html_page, html_rows
-from heads.interpret.explain_svg import heat_map
+from heads.interpret.explain.output import Outputs
+from heads.interpret.explain.page import html_page, html_rows
+from heads.interpret.explain.subject import Subject, open_subject, story
+from heads.interpret.explain.svg import heat_map
 
 __all__ = ["GradientScores", "Scores", "gradients", "score_tokens", "to_letters"]
 

@@ -14,8 +14,8 @@ from embedcache.encoders.packing import PackedEncoder, pack_inputs
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.encoders.windows import plan_windows, window_letters
 from embedcache.progress import Progress
-from heads.interpret.region_attention import Collector, attending_to_regions
-from heads.interpret.regions import Case, region_bounds, region_names, region_shares
+from heads.interpret.attention.region_attention import Collector, attending_to_regions
+from heads.interpret.attention.regions import Case, region_bounds, region_names, region_shares
 
 __all__ = ["RegionScores", "mask_absent", "region_mass", "score_transcripts"]
 

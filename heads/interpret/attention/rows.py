@@ -12,7 +12,7 @@ from embedcache.encoders.tokens import count_tokens
 from embedcache.errors import InvalidSettingError
 from embedcache.sequences import Modality
 from heads.config import SplitConfig
-from heads.interpret.regions import Case, has_regions
+from heads.interpret.attention.regions import Case, has_regions
 from heads.splits import rows_by_split
 
 __all__ = ["AttentionSettings", "fits", "rows_of", "say_left_out", "say_used"]

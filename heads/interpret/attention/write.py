@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 
 from embedcache.errors import InvalidInputError
 from embedcache.store.files import make_directory, replace_file
-from heads.interpret.attention_svg import MARK, attention_page
-from heads.interpret.attention_text import attention_text
-from heads.interpret.findings import AttentionFindings, attention_table
+from heads.interpret.attention.findings import AttentionFindings, attention_table
+from heads.interpret.attention.svg import MARK, attention_page
+from heads.interpret.attention.text import attention_text
 
 __all__ = ["AttentionResult", "check_outputs", "write_attention"]
 
