@@ -13,7 +13,7 @@ from embedcache.prepare.simulate import prepare_simulate
 from embedcache.sequences import Modality, SequenceRecord
 from embedcache.store import store_path
 from heads.config import ModelConfig, TrainConfig
-from heads.interpret.live_model import Sequences
+from heads.interpret.explain.live_model import Sequences
 from heads.train import train
 
 
