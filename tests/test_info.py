@@ -128,7 +128,7 @@ def test_what_is_saved_because_sequences_repeat(study: FakeStudy) -> None:
 
 KEYS = {
     "info": "path modality encoder is_random is_small is_imported "
-    "width dtype source_dtype layer pooling sequences tokens "
+    "width dtype source_dtype layer special_tokens pooling sequences tokens "
     "tokens_per_sequence size_bytes rounding shards commits last_commit index_is_current quarantined orphans "
     "orphan_bytes temporary_files workers dataset spec",
     "verify": "stores absent names repaired is_repaired",
