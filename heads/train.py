@@ -19,7 +19,7 @@ from heads.checkpoint import CheckpointError, read_tensors, write_tensors
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.directory import RunDirectory
 from heads.finetune.setup import Start, describe_tuning, open_tuned
-from heads.finetune.start import score_start
+from heads.finetune.start import no_better_than_start, score_start
 from heads.fit import deterministic, fit
 from heads.inference import choose_device
 from heads.memory import memory_told
@@ -52,6 +52,8 @@ class TrainResult:
     """False if the run had been finished before and nothing was done."""
     labels: tuple[str, ...]
     """Words that stand beside every result, such as ``simulated``."""
+    note: str = ""
+    """A sentence for the user; empty where nothing is to be said."""
 
     def __str__(self) -> str:
         scores = ", ".join(f"{name} {three(self.validation[name])}" for name in ("r2", "spearman"))
@@ -60,6 +62,7 @@ class TrainResult:
         return (
             f"{self.run}: best epoch {self.best_epoch} of {self.epochs}, validation {scores} "
             f"(mean over tissues); {self.stopped}{again}{label}"
+            f"{f'{chr(10)}note: {self.note}' if self.note else ''}"
         )
 
 
@@ -128,6 +131,7 @@ def train(
         resumed_epoch=resumed,
         computed=computed,
         labels=tuple(described["labels"]),
+        note=no_better_than_start(directory, trainee.history[trainee.best_epoch - 1]["validation_loss"]),
     )
 
 

@@ -14,10 +14,12 @@ from embedcache.dataset import read_dataset
 from embedcache.errors import EmbedCacheError, InvalidSettingError
 from heads.checkpoint import CheckpointError, read_tensors
 from heads.config import ModelConfig
+from heads.directory import RunDirectory
 from heads.evaluate import evaluate
 from heads.finetune.config import FinetuneConfig
 from heads.finetune.run import TunedRun
 from heads.finetune.setup import Start, open_tuned
+from heads.finetune.start import no_better_than_start
 from heads.fit import predict_cohort
 from heads.predict import predict
 from heads.setup import open_study
@@ -142,7 +144,6 @@ def test_training_stopped_in_the_middle_of_an_epoch_ends_with_the_same_bytes(
         update(run, team)
         count += 1
         if count == 3:
-            from heads.directory import RunDirectory
             from heads.train import save
 
             save(run, RunDirectory(tmp_path / "killed"))
@@ -255,3 +256,10 @@ def test_another_method_in_the_same_directory_is_refused(study: TunedStudy, tmp_
     with pytest.raises(CheckpointError, match="method: last:1, now last:2"):
         study.tune(tmp_path / "run", study.start("last:2"), epochs=1)
     assert not study.tune(tmp_path / "run", study.start("last:1"), epochs=1).computed
+
+
+def test_a_training_that_made_it_worse_says_so(study: TunedStudy, tmp_path: Path) -> None:
+    worse = study.tune(tmp_path / "worse", study.start("last:1"), epochs=1, learning_rate=0.3)
+    assert "\nnote: no epoch was better than the run it came from (validation loss" in str(worse)
+    assert no_better_than_start(RunDirectory(tmp_path / "worse"), 0.001) == ""
+    assert no_better_than_start(RunDirectory(study.frozen), 9.0) == "", "a frozen run began with nothing"

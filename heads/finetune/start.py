@@ -16,7 +16,7 @@ from heads.setup import Study
 from heads.text import three
 from heads.trained import TrainedRun
 
-__all__ = ["score_start"]
+__all__ = ["no_better_than_start", "score_start"]
 
 _SCORES = ("r2", "spearman", "r2_pooled", "spearman_pooled")
 _FAR = 0.02
@@ -51,6 +51,24 @@ def score_start(run: Run, study: Study, directory: RunDirectory, frozen: Trained
     text = json.dumps({"format": "isoheads-start", "version": 1, "validation": now, "from": before}, indent=2)
     with writing(directory.start):
         create_file(directory.start, [f"{text}\n".encode()])
+
+
+def no_better_than_start(directory: RunDirectory, loss: float) -> str:
+    """A sentence where a fine-tuning ended with a validation loss over that before its first step; else nothing."""
+    if not directory.start.exists():
+        return ""
+    try:
+        before = json.loads(directory.start.read_text(encoding="utf-8"))["validation"]["validation_loss"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{directory.start} is damaged: {error!r}. Restore it from a copy, or train again in a new directory."
+        ) from error
+    if loss < before:
+        return ""
+    return (
+        f"no epoch was better than the run it came from (validation loss {three(loss)}, before the first step "
+        f"{three(before)}). Lower --learning-rate (of the head) and --encoder-learning-rate, or add --warmup 0.1."
+    )
 
 
 def _best(frozen: TrainedRun) -> dict[str, Any]:
