@@ -117,7 +117,8 @@ class RunDirectory:
                 f"{self.config} has format version {found['version']}, this program reads {CONFIG_VERSION}. "
                 "Use the release that wrote it, or train again."
             )
-        if wrong := [name for name, kind in _ENTRIES.items() if not isinstance(found.get(name), kind)]:
+        kinds = {**_ENTRIES, **{name: dict for name in ("finetune", "split") if name in found}}
+        if wrong := [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]:
             raise CheckpointError(f"{self.config} is damaged: {', '.join(wrong)} is not there. Train the run again.")
         return found
 
@@ -156,8 +157,9 @@ def _as_written_now(name: str, settings: Any) -> Any:
         "training": TrainConfig,
         "split": SplitConfig,
     }
-    if name == "finetune" and "from" in settings:  # the head that it began with says which run it was, not its path
-        return {**settings, "from": {key: one for key, one in settings["from"].items() if key != "run"}}
+    if name == "finetune":  # digests say which head and weights it began with, paths do not
+        begun = {key: one for key, one in settings.get("from", {}).items() if key != "run"}
+        return {**{key: one for key, one in settings.items() if key != "weights"}, "from": begun}
     return kinds[name].from_json(settings).to_json() if name in kinds else settings
 
 

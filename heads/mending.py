@@ -56,7 +56,8 @@ def _build(spec: EncoderSpec) -> str:
     }
     flags += [f"--{option} {value}" for option, (value, default) in settings.items() if value != default]
     flags += ["--keep-special"] if spec.special_tokens != "dropped" else []
-    return " ".join([f"embedcache build --modality {spec.modality} --encoder {name}", *flags])
+    source = "--from-run RUN" if spec.is_tuned else f"--encoder {name}"  # a spec does not know where the run lies
+    return " ".join([f"embedcache build --modality {spec.modality} {source}", *flags])
 
 
 def _named(spec: EncoderSpec) -> tuple[str, list[str]]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainedRun", "load_trained"]
 
-_TOLD = ("inner", "parameters", "from")  # what config.json says of a fine-tuning beside its settings
+_TOLD = ("inner", "parameters", "weights", "from")  # what config.json says of a fine-tuning beside its settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,7 @@ class TrainedRun:
 
         Args:
             modality: One of ``finetune.modalities``.
-            weights: Directory with the published files that training began with.
+            weights: Directory with the published files that training began with, if it is not where it was then.
 
         Raises:
             CheckpointError: What learned does not fit the encoder.
@@ -134,6 +134,8 @@ class TrainedRun:
 
         assert self.finetune is not None, "a frozen run has no encoders of its own"
         spec = EncoderSpec.from_json(self.description["specs"][modality], str(self.directory.config))
+        if weights is None and (place := self.description["finetune"].get("weights", {}).get(modality)) is not None:
+            weights = Path(place)
         found = TunedEncoder(spec, self.finetune, next(self.model.parameters()).device, weights)
         try:
             found.load(self.learned[modality])

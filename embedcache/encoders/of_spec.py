@@ -23,7 +23,7 @@ def encoder_of_spec(
     Args:
         spec: Of the store.
         device: A torch device.
-        weights: Directory with the published files; the hub cache is searched without it.
+        weights: Directory with the published files, or run that trained it; else the hub cache is searched.
         download: Whether files that are missing may be fetched into the hub cache.
 
     Raises:
@@ -38,6 +38,13 @@ def encoder_of_spec(
         )
     wanted = source_spec(spec)
     name, seed = card_name(wanted)
+    if spec.is_tuned:
+        if weights is None and find_card(name) is None:
+            raise InvalidSettingError(
+                f"{name} is an encoder that a run has trained, and its store does not say where that run lies. Give "
+                f"the directory of the run as its weights: --weights {spec.modality}=RUN."
+            )
+        name, weights = f"run:{weights}" if weights else name, None
     if "code" in spec.architecture:
         raise InvalidSettingError(
             f"{name} comes with code of its own, which runs in `embedcache build --trust-remote-code` only. "

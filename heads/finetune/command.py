@@ -70,6 +70,8 @@ def train_tuned(settings: RunSettings, options: Mapping[str, Any], given: Set[st
             "give --method lora."
         )
     weights = {m: Path(place) for m, place in parse_by_modality("--weights", options["weights"] or []).items()}
+    if unused := [m for m in weights if m not in finetune.modalities]:
+        raise InvalidSettingError(f"--weights names {unused[0]}, which is not in --finetune. Leave it out, or add it.")
     if options["from_run"] is None:
         return train(
             **{name: options[name] for name in ("dataset", "cache", "run")},

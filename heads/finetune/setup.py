@@ -87,6 +87,7 @@ def describe_tuning(described: Mapping[str, Any], run: TunedRun, start: Start) -
     said: dict[str, Any] = start.finetune.to_json()
     said["inner"] = {modality: source.store.spec.directory for modality, source in run.inner.items()}
     said["parameters"] = {m: sum(one.numel() for one in e.trained.values()) for m, e in run.encoders.items()}
+    said["weights"] = {m: str(place.absolute()) for m, place in (start.weights or {}).items()}
     if start.frozen is not None:
         frozen = start.frozen
         said["from"] = {
@@ -109,7 +110,8 @@ def _source(
             return InnerSource(inner, study.dataset.keys(modality), how_to_fill(inner.spec, study.dataset.path, cache))
         wanted = replace(store.spec, layer=done, pooling="none", special_tokens="kept-1-1")
         log.warning(
-            "%s: the first %d of %d blocks are not trained and run in every step all the same. To run them once: %s",
+            "%s: the first %d of %d blocks are not trained and run in every step. To run them once, build this before a "
+            "training begins: %s",
             *(modality, done, encoder.n_blocks, how_to_fill(wanted, study.dataset.path, cache).removeprefix("Run ")),
         )
     return RowsOnly(LiveTokens(encoder, study.dataset, modality))
