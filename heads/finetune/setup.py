@@ -110,8 +110,8 @@ def _source(
             return InnerSource(inner, study.dataset.keys(modality), how_to_fill(inner.spec, study.dataset.path, cache))
         wanted = replace(store.spec, layer=done, pooling="none", special_tokens="kept-1-1")
         log.warning(
-            "%s: the first %d of %d blocks are not trained and run in every step. To run them once, build this before a "
-            "training begins: %s",
+            "%s: the first %d of %d blocks are not trained and run in every step. To run them once, build this before "
+            "a training begins: %s",
             *(modality, done, encoder.n_blocks, how_to_fill(wanted, study.dataset.path, cache).removeprefix("Run ")),
         )
     return RowsOnly(LiveTokens(encoder, study.dataset, modality))
