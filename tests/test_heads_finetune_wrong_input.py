@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fake_study import records_of
@@ -18,7 +19,7 @@ from embedcache.build import build_cache
 from embedcache.dataset import read_dataset
 from embedcache.encoders.registry import load_encoder
 from embedcache.errors import InvalidSettingError
-from embedcache.store import store_path
+from embedcache.store import EmbeddingStore, list_stores, store_path
 from heads.checkpoint import CheckpointError, read_tensors, write_tensors
 from heads.commands import app
 from heads.finetune.config import FinetuneConfig
@@ -158,6 +159,15 @@ def test_an_encoder_of_a_run_is_trained_on_by_the_directory_of_that_run(study: T
     assert used.returncode == 0, used.stderr
     lacking = heads_command("predict", "--run", other.frozen, "--cache", tmp_path / "none", *rows)
     assert "embedcache build --modality rna --from-run RUN --store-dtype float32" in lacking.stderr
+
+
+@pytest.mark.parametrize("store_dtype", ["float32", "float16"])
+def test_batches_without_any_sequence_of_a_store_are_read(study: TunedStudy, tmp_path: Path, store_dtype: str) -> None:
+    build_store(read_dataset(study.dataset), tmp_path, "protein", store_dtype=store_dtype)
+    (place,) = list_stores(tmp_path, "protein")
+    none = np.full(2, -1, np.int64)
+    for found in EmbeddingStore.open(place).prefetch([none, none]):
+        assert found.values.shape == (0, 160) and found.lengths.tolist() == [0, 0]
 
 
 def test_weights_of_an_encoder_that_is_not_trained_are_refused(study: TunedStudy, tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class EmbeddingStore(Mapping[bytes, Array]):
         """
         import torch
 
-        capacity = max((int(self.lengths[batch[batch >= 0]].sum()) for batch in batches), default=0)
+        capacity = max([1, *(int(self.lengths[batch[batch >= 0]].sum()) for batch in batches)])  # torch views no 0 rows
         ring = list["Tensor"]()
 
         def load(i: int) -> "Ragged":
