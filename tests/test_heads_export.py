@@ -14,7 +14,7 @@ from tuned_study import TunedStudy, make_tuned_study
 
 from embedcache.encoders.registry import load_encoder
 from embedcache.encoders.tokens import esm_ids
-from embedcache.errors import InvalidInputError
+from embedcache.errors import InvalidInputError, InvalidSettingError
 from heads.config import ModelConfig
 from heads.evaluate import evaluate
 from heads.finetune.export import export_run
@@ -91,3 +91,11 @@ def test_nothing_is_replaced_and_nothing_half_written(
     with pytest.raises(InvalidInputError, match="cannot be written: No space left on device"):
         export_run(study.frozen, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_encoder_without_its_last_blocks_is_not_exported(tmp_path: Path) -> None:
+    inner = make_tuned_study(tmp_path, layer=2)
+    inner.tune(tmp_path / "run", inner.start("last:1", ("protein",)), epochs=1)
+    with pytest.raises(InvalidSettingError, match="was trained behind layer 2, and others would put a normalisation"):
+        export_run(tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

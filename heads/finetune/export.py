@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from embedcache.encoders.of_spec import card_name
 from embedcache.encoders.registry import card
-from embedcache.errors import InvalidInputError
+from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.partial import make_partial, remove_abandoned
 from embedcache.sequences import Modality
 from heads.finetune.cached import Merged, merge
@@ -56,6 +56,7 @@ def export_run(run: Path | str, output: Path | str) -> ExportResult:
     Raises:
         CheckpointError: The run is missing, unfinished or damaged.
         InvalidInputError: The output exists, or cannot be written.
+        InvalidSettingError: An encoder was trained behind an inner layer.
         EmbedCacheError: The weights that training began with are not on this machine.
     """
     trained, output = load_trained(run, "cpu"), Path(output)
@@ -63,6 +64,11 @@ def export_run(run: Path | str, output: Path | str) -> ExportResult:
     if output.exists():
         raise InvalidInputError(f"{output} exists. Give a directory that does not, or remove it.")
     tuned = {modality: trained.encoder(modality) for modality in modalities}
+    if inner := [one for one in tuned.values() if one.spec.layer != -1]:
+        raise InvalidSettingError(
+            f"The {inner[0].spec.modality} encoder of {run} was trained behind layer {inner[0].spec.layer}, and others "
+            "would put a normalisation behind its last block. Fine-tune a run on the last layer to export it."
+        )
     adapters = tuple(m for m, one in tuned.items() if one.adapter is not None)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

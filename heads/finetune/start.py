@@ -43,9 +43,9 @@ def score_start(run: Run, study: Study, directory: RunDirectory, frozen: Trained
         f"the run it comes from: {three(was)}, {three(before['r2'])}",
         file=sys.stderr,
     )
-    if not abs(loss - was) <= _FAR * abs(was):
+    if loss is None or not abs(loss - was) <= _FAR * abs(was):
         raise CheckpointError(
-            f"{frozen.directory.path} had validation loss {was:.6g}, its head on live encoders has {loss:.6g}: they "
+            f"{frozen.directory.path} had validation loss {was:.6g}, its head on live encoders has {three(loss)}: they "
             "are not the encoders of its cache. Check --weights, or build the cache and train the run again."
         )
     text = json.dumps({"format": "isoheads-start", "version": 1, "validation": now, "from": before}, indent=2)
