@@ -94,6 +94,8 @@ def _train_epoch(
     measured = ~np.isnan(data.targets)
     for step, parts in zip(steps, in_parts, strict=True):
         n_cells = max(int(measured[step].sum()), 1)
+        for run in cohort:
+            run.begin_step(team)
         for _ in parts:
             batch = next(batches)
             versions = batch.versions()

@@ -24,6 +24,10 @@ class PrivateRng:
         self._state = self._capture()
         self._restore(outer)
 
+    def begin(self, seed: int) -> None:
+        """Start another stream."""
+        self._state = PrivateRng(seed, self.device).state()
+
     @contextmanager
     def active(self) -> Iterator[None]:
         """Draw from this stream; takes about two microseconds on a CPU."""

@@ -127,6 +127,12 @@ class Run:
         for part in self.parts(batch):
             self.predict(part)
 
+    def begin_step(self, team: Alone) -> None:
+        """Take the random stream of the step, where a team gives one."""
+        seed = team.stream(self.config.seed, self.epoch, self.step)
+        if seed is not None:
+            self.rng.begin(seed)
+
     def accumulate(self, batch: Batch, n_cells: int) -> None:
         """Add the gradients of a batch, or of some rows of one.
 

@@ -33,6 +33,10 @@ class Alone:
         """The rows of a step that are this process's."""
         return rows
 
+    def stream(self, seed: int, epoch: int, step: int) -> int | None:
+        """Seed of the random numbers of a step in this process; None to go on with the stream of the run."""
+        return None
+
     def add_up(self, parameters: Iterable[nn.Parameter], sums: Tensor) -> None:
         """Bring gradients, and some sums, of all processes together."""
 
@@ -71,6 +75,10 @@ class Team(Alone):
         """The rows of a step that are this process's, neighbours; none if there are fewer rows than processes."""
         found: Rows = np.array_split(rows, self.size)[self.rank]
         return found
+
+    def stream(self, seed: int, epoch: int, step: int) -> int:
+        """Another one in every process and step: no two draw the same masks, and no state has to be kept."""
+        return int(np.random.default_rng((seed, self.rank, epoch, step)).integers(2**63))
 
     def add_up(self, parameters: Iterable[nn.Parameter], sums: Tensor) -> None:
         """Add up gradients and ``sums`` of all processes, in place and in one message of each number format.

@@ -13,7 +13,8 @@ import torch
 from tuned_study import TunedStudy, make_tuned_study
 
 from heads.checkpoint import read_tensors
-from heads.team import Alone, find_team
+from heads.rng import PrivateRng
+from heads.team import Alone, Team, find_team
 
 torch.set_num_threads(1)
 TOLERANCE = 1e-5
@@ -68,6 +69,20 @@ def test_two_processes_end_with_the_numbers_of_one(study: TunedStudy) -> None:
     for name, tensor in tensors[0].items():
         np.testing.assert_allclose(tensor.numpy(), tensors[1][name].numpy(), atol=2e-5, err_msg=name)
     assert "epoch 1" in said[0] and "epoch 1" not in said[1], "one of them speaks"
+
+
+def test_processes_draw_other_masks_and_the_same_ones_again() -> None:
+    first, second = Team.__new__(Team), Team.__new__(Team)
+    first.rank, second.rank = 0, 1
+    seeds = [team.stream(3, epoch, step) for team in (first, second) for epoch in range(2) for step in range(3)]
+    assert len(set(seeds)) == len(seeds) and seeds[0] == first.stream(3, 0, 0) and Alone().stream(3, 0, 0) is None
+    rng = PrivateRng(0, torch.device("cpu"))
+    drawn = []
+    for seed in (seeds[0], seeds[1], seeds[0]):
+        rng.begin(seed)
+        with rng.active():
+            drawn.append(torch.rand(4))
+    assert torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], drawn[1])
 
 
 def test_a_process_alone_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
