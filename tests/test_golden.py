@@ -63,9 +63,9 @@ def test_the_readme_names_flags_and_commands_that_exist() -> None:
 
 def test_the_encoder_of_the_contributing_page_embeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = re.findall(r"```python\n(.*?)```", (HERE.parent / "CONTRIBUTING.md").read_text(), re.DOTALL)
-    (tmp_path / "hydropathy.py").write_text(block)
+    (tmp_path / "charge.py").write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
-    encoder = load_encoder("hydropathy:Hydropathy", "protein")
+    encoder = load_encoder("charge:Charge", "protein")
     check_encoder(encoder)
     assert [rows.shape for rows in encoder.encode(["MKVLAAGHWE", "W"])] == [(10, 2), (1, 2)]
 
