@@ -195,7 +195,7 @@ class Run:
         tensors = {f"model.{name}": tensor for name, tensor in self.trained().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
         tensors |= {f"rng.{name}": tensor for name, tensor in self.rng.state().items()}
-        held = {id(parameter): optimizer.state for optimizer, _ in self.groups for parameter in optimizer.parameters}
+        held = self._held()
         for name, parameter in self.named_parameters():
             if parameter in (state := held[id(parameter)]) and not self.stopped:
                 tensors |= {f"adam.{field}.{name}": value for field, value in state[parameter].items()}
@@ -209,7 +209,7 @@ class Run:
         self.best = {name: tensor.to(self.device) for name, tensor in nested(tensors, "best").items()}
         self.rng.load(nested(tensors, "rng"))
         state = nested(tensors, "adam")
-        held = {id(parameter): optimizer.state for optimizer, _ in self.groups for parameter in optimizer.parameters}
+        held = self._held()
         for name, parameter in self.named_parameters():
             found = {field: state[f"{field}.{name}"] for field in ("step", "exp_avg", "exp_avg_sq")
                      if f"{field}.{name}" in state}  # fmt: skip
@@ -219,3 +219,7 @@ class Run:
         self._shared = self._loss.clone()
         self.epoch, self.step, self.best_epoch = values["epoch"], values["step"], values["best_epoch"]
         self.history, self.stopped = list(values["history"]), values["stopped"]
+
+    def _held(self) -> dict[int, dict[Tensor, dict[str, Tensor]]]:
+        """The state of the optimiser of each parameter, by its identity."""
+        return {id(parameter): optimizer.state for optimizer, _ in self.groups for parameter in optimizer.parameters}

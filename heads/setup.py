@@ -18,6 +18,7 @@ from embedcache.splits import SplitName
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.data import CachedDataset, Rows
 from heads.directory import CONFIG_VERSION
+from heads.labels import labels_of
 from heads.open_sources import StoredSource, layers_of, open_sources
 from heads.scaling import TissueScaler
 from heads.sources import CachedSource
@@ -119,7 +120,7 @@ def describe(study: Study, cache: Place, model: ModelConfig, config: TrainConfig
         layers = [_encoder(layer) for layer in layers_of(source)]
         encoders[modality] = layers[0] if len(layers) == 1 else {**layers[0], "layers": layers}
         for layer in layers_of(source):
-            labels += [label for label in _labels(layer) if label not in labels]
+            labels += [label for label in labels_of(layer.store.spec) if label not in labels]
     specs = {m: [layer.store.spec.to_json() for layer in layers_of(source)] for m, source in study.sources.items()}
     return {
         "format": "isoheads-run",
@@ -147,14 +148,6 @@ def _encoder(source: CachedSource) -> dict[str, Any]:
     spec = source.store.spec
     names = {"name": spec.name, "digest": spec.digest, "directory": spec.directory}
     return {**names, "width": source.width, "random": spec.is_random}
-
-
-def _labels(source: CachedSource) -> list[str]:
-    spec = source.store.spec
-    if spec.is_random:
-        return [f"random encoder: {spec.modality} {spec.name}"]
-    tuned = [f"fine-tuned encoder: {spec.modality} {spec.name}"] if spec.is_tuned else []
-    return [*tuned, f"small encoder: {spec.modality} {spec.name}"] if spec.is_small else tuned
 
 
 def provenance() -> dict[str, str]:

@@ -116,9 +116,9 @@ class TrainedRun:
 
     def live_source(self, dataset: Dataset, modality: Modality) -> TokenSource:
         """Tokens of a trained encoder for the rows of a dataset."""
-        from heads.finetune.live import LiveSource, LiveTokens
+        from heads.finetune.live import LiveRows, LiveSource
 
-        return LiveSource(LiveTokens(self.encoder(modality), dataset, modality))
+        return LiveSource(LiveRows(self.encoder(modality), dataset, modality))
 
     def encoder(self, modality: Modality, weights: Path | None = None) -> "TunedEncoder":
         """The trained encoder of a modality, on the device of the model.

@@ -12,10 +12,11 @@ from tuned_study import TunedStudy, make_tuned_study
 
 from embedcache.build import build_cache
 from embedcache.dataset import read_dataset
-from embedcache.encoders.registry import load_encoder
+from embedcache.encoders.registry import encoder_spec, load_encoder
 from embedcache.errors import EmbedCacheError, InvalidInputError, InvalidSettingError
 from embedcache.job import BuildJob, prepare_job
 from embedcache.store import EmbeddingStore, store_path
+from heads.labels import labels_of
 from heads.predict import predict
 from heads.train import train
 from heads.trained import load_trained
@@ -81,3 +82,13 @@ def test_what_no_run_has_trained_is_refused(study: TunedStudy, tmp_path: Path) -
         load_encoder(f"run:{tmp_path / 'other'}", "rna", random_init=0)
     with pytest.raises(EmbedCacheError, match="There is no run at"):
         load_encoder(f"run:{tmp_path / 'none'}", "rna")
+
+
+def test_an_encoder_trained_from_drawn_weights_is_labelled_as_both() -> None:
+    drawn = encoder_spec("tiny-random-rna", "rna")
+    assert labels_of(drawn) == ["random encoder: rna tiny-random-rna"]
+    tuned = replace(drawn, name="tuned-a", adapter=f"tuned/{drawn.adapter}", weights="blake2b:1")
+    assert labels_of(tuned) == ["fine-tuned encoder: rna tuned-a", "random encoder: rna tuned-a"]
+    mini = encoder_spec("mini-rna", "rna")
+    assert labels_of(replace(mini, adapter="tuned/mini/1"))[1:] == labels_of(mini) == ["small encoder: rna mini-rna"]
+    assert labels_of(replace(drawn, weights="blake2b:1", model_id="lab/model")) == []

@@ -71,11 +71,11 @@ def find(found: EncoderCard, modality: Modality, options: EncoderOptions) -> tup
     Raises:
         InvalidSettingError: It was trained behind an inner layer, or drawn weights are asked for.
     """
+    if options.get("random_init") is not None:
+        raise InvalidSettingError(f"{found.name} has weights of its own. Leave out --random-init.")
     run = load_trained(found.repository, "cpu")
     merged = merged_encoder(run, modality, options.get("weights"))
     spec = merged.spec
-    if options.get("random_init") is not None:
-        raise InvalidSettingError(f"{found.name} has weights of its own. Leave out --random-init.")
     if spec.layer != -1:
         raise InvalidSettingError(
             f"The {modality} encoder of {run.directory.path} was trained behind layer {spec.layer}, and only whole "

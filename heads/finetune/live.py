@@ -19,7 +19,7 @@ from heads.finetune.encoder import TunedEncoder
 from heads.sources import CachedSource, Rows
 from heads.summaries import summarise
 
-__all__ = ["InnerSource", "LiveSource", "LiveTokens", "RowsOnly", "cropped_sequences"]
+__all__ = ["InnerSource", "LiveRows", "LiveSource", "RowsOnly", "cropped_sequences"]
 
 _AT_ONCE = 64  # sequences of a summary that are embedded at a time
 
@@ -37,7 +37,7 @@ def cropped_sequences(dataset: Dataset, modality: Modality, spec: EncoderSpec) -
     return sequences, np.array(which, dtype=np.int64)
 
 
-class LiveTokens:
+class LiveRows:
     """What a trained encoder makes of rows of a dataset, each distinct sequence of a call once, open to gradients."""
 
     def __init__(self, encoder: TunedEncoder, dataset: Dataset, modality: Modality) -> None:
@@ -65,7 +65,7 @@ class LiveSource:
 
     tokens_only = False
 
-    def __init__(self, tokens: LiveTokens) -> None:
+    def __init__(self, tokens: LiveRows) -> None:
         self.tokens, self.width, self.lengths = tokens, tokens.encoder.spec.width, tokens.lengths
 
     def packed(self, rows: Rows) -> Ragged:
@@ -93,7 +93,7 @@ class RowsOnly:
 
     tokens_only = True
 
-    def __init__(self, tokens: LiveTokens) -> None:
+    def __init__(self, tokens: LiveRows) -> None:
         self.width, self.lengths = tokens.encoder.spec.width, tokens.lengths
 
     def packed(self, rows: Rows) -> Ragged:

@@ -19,7 +19,7 @@ from heads.config import ModelConfig, TrainConfig
 from heads.data import Batch, cut
 from heads.finetune.config import FinetuneConfig
 from heads.finetune.encoder import TunedEncoder
-from heads.finetune.live import InnerSource, LiveTokens
+from heads.finetune.live import InnerSource, LiveRows
 from heads.run import Run
 from heads.setup import Study
 from heads.team import Alone
@@ -55,7 +55,7 @@ class TunedRun(Run):
         super().__init__(model, config, study=study, device=device)
         self.finetune, self.encoders = finetune, dict(encoders)
         self.live = {
-            m: LiveTokens(one, study.dataset, m)
+            m: LiveRows(one, study.dataset, m)
             for m, one in self.encoders.items()
             if not isinstance(study.data.sources[m], InnerSource)
         }

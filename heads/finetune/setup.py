@@ -18,7 +18,7 @@ from heads.config import ModelConfig, TrainConfig
 from heads.data import CachedDataset
 from heads.finetune.config import FinetuneConfig
 from heads.finetune.encoder import TunedEncoder
-from heads.finetune.live import InnerSource, LiveTokens, RowsOnly
+from heads.finetune.live import InnerSource, LiveRows, RowsOnly
 from heads.finetune.run import TunedRun
 from heads.mending import how_to_fill
 from heads.open_sources import layers_of
@@ -114,7 +114,7 @@ def _source(
             "a training begins: %s",
             *(modality, done, encoder.n_blocks, how_to_fill(wanted, study.dataset.path, cache).removeprefix("Run ")),
         )
-    return RowsOnly(LiveTokens(encoder, study.dataset, modality))
+    return RowsOnly(LiveRows(encoder, study.dataset, modality))
 
 
 def _inner_store(cache: Place, wanted: EncoderSpec, done: int) -> EmbeddingStore | None:

@@ -19,12 +19,13 @@ from embedcache.sequences import Modality
 from heads.config import SplitConfig
 from heads.inference import choose_device
 from heads.interpret.attention.cross_regions import cross_scores, has_cross_attention, rows_with_regions
-from heads.interpret.attention.encoders import encoder_by_name, encoders_of_run, labels_of
+from heads.interpret.attention.encoders import encoder_by_name, encoders_of_run
 from heads.interpret.attention.findings import Analysis, AttentionFindings
 from heads.interpret.attention.regions import SPECIAL, choose_rows, find_cases, has_regions
 from heads.interpret.attention.rows import AttentionSettings, fits, rows_of, say_left_out, say_used
 from heads.interpret.attention.scores import score_transcripts
 from heads.interpret.attention.significance import compare_to_before, compare_to_uniform
+from heads.labels import labels_of
 from heads.setup import Study, provenance
 from heads.trained import TrainedRun, load_trained
 

@@ -14,7 +14,7 @@ from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.sequences import Modality
 from heads.trained import TrainedRun
 
-__all__ = ["encoder_by_name", "encoders_of_run", "labels_of", "open_encoder"]
+__all__ = ["encoder_by_name", "encoders_of_run", "open_encoder"]
 
 
 def encoders_of_run(
@@ -67,13 +67,6 @@ def open_encoder(encoder: Encoder) -> PackedEncoder:
         f"The attention of {encoder.spec.modality} encoder {encoder.spec.name} cannot be read; that of ESM-2, the "
         "Nucleotide Transformers and the mini encoders can. Choose another --modality or --encoder, or none."
     )
-
-
-def labels_of(spec: EncoderSpec) -> list[str]:
-    """Words that stand beside every result of this encoder."""
-    if spec.is_random:
-        return [f"random encoder: {spec.modality} {spec.name}"]
-    return [f"small encoder: {spec.modality} {spec.name}"] if spec.is_small else []
 
 
 def _spec_of_run(trained: TrainedRun, modality: Modality) -> EncoderSpec:

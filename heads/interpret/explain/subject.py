@@ -15,8 +15,8 @@ from heads.setup import provenance
 
 __all__ = [
     "Subject",
+    "all_labels",
     "find_row",
-    "labels_of",
     "open_dataset",
     "open_subject",
     "parse_region",
@@ -54,7 +54,7 @@ class Subject:
     @property
     def labels(self) -> tuple[str, ...]:
         """Words that stand beside every result."""
-        return labels_of(self.live, self.dataset)
+        return all_labels(self.live, self.dataset)
 
     def sequence(self, modality: Modality) -> str:
         """Letters of one modality.
@@ -153,7 +153,7 @@ def parse_region(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def labels_of(live: LiveModel, dataset: Dataset) -> tuple[str, ...]:
+def all_labels(live: LiveModel, dataset: Dataset) -> tuple[str, ...]:
     """Labels of the run and of the dataset, each once: a simulated study stays one."""
     return tuple(dict.fromkeys([*live.trained.labels, *dataset.labels]))
 
@@ -167,7 +167,7 @@ def story(kind: str, live: LiveModel, dataset: Dataset, **more: Any) -> dict[str
         "kind": kind,
         "run": str(trained.directory.path.absolute()),
         "best_epoch": trained.best_epoch,
-        "labels": list(labels_of(live, dataset)),
+        "labels": list(all_labels(live, dataset)),
         "encoders": {m: trained.description["encoders"][m] for m in MODALITIES if m in live.modalities},
         "trained_on": trained.description["dataset"]["digest"],
         "dataset": {"path": str(dataset.path.absolute()), "digest": dataset.digest},

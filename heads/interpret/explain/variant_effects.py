@@ -26,7 +26,7 @@ from heads.interpret.explain.apply import Variant
 from heads.interpret.explain.live_model import LiveModel, Sequences, open_live
 from heads.interpret.explain.output import Outputs
 from heads.interpret.explain.page import html_page, html_rows
-from heads.interpret.explain.subject import labels_of, open_dataset, story
+from heads.interpret.explain.subject import all_labels, open_dataset, story
 from heads.interpret.explain.variant_file import VariantList, parse_variant, read_variants
 from heads.interpret.explain.variant_inputs import Effect, carried_variants
 
@@ -160,7 +160,7 @@ def variant_effects(
         untouched=len(wanted.variants) - len({effect.variant for effect in effects}),
         left_out=wanted.left_out,
         unit=live.unit,
-        labels=labels_of(live, opened),
+        labels=all_labels(live, opened),
     )
     about = story("variants", live, opened, inputs=inputs, variant=list(variant), notes=result.notes())
     outputs.write(_table(result), about, _page(result, about))

@@ -1,0 +1,13 @@
+"""Words that stand beside every result, because of the encoders that it came from. Imports nothing slow."""
+
+from embedcache.encoders.spec import EncoderSpec
+
+__all__ = ["labels_of"]
+
+
+def labels_of(spec: EncoderSpec) -> list[str]:
+    """Of one encoder: trained on by a run, drawn, or small; empty for a published one."""
+    tuned = [f"fine-tuned encoder: {spec.modality} {spec.name}"] if spec.is_tuned else []
+    if spec.is_random:
+        return [*tuned, f"random encoder: {spec.modality} {spec.name}"]
+    return [*tuned, f"small encoder: {spec.modality} {spec.name}"] if spec.is_small else tuned
