@@ -197,7 +197,7 @@ def simulate(
         list[str] | None,
         typer.Option(
             metavar="MODALITY=SHARE",
-            help="Share of variance that a modality adds, 0.9 in sum. Defaults: dna=0.3 rna=0.25 protein=0.15.",
+            help="Share of variance that a modality adds, 0.9 in sum. Defaults: dna=0.25 rna=0.35 protein=0.1.",
         ),
     ] = None,
     validation_fraction: ValidationOption = 0.15,
