@@ -118,6 +118,8 @@ class Arm:
     validation: Mapping[str, float | None] = field(default_factory=dict)
     """Scores of the validation rows: r2, spearman, loss."""
     n_seeds: int | None = None
+    planted_r2: float | None = None
+    """What a simulated study lets the modalities of the arm explain."""
     r2: Estimate | None = None
     spearman: Estimate | None = None
     r2_pooled: float | None = None

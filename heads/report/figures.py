@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from heads.report.content import Arm, Difference, Estimate, Report
 from heads.report.svg import Axis, figure, label, line, ticks, whisker
-from heads.report.words import interval, p_value, typeset
+from heads.report.words import interval, number, p_value, typeset
 
 __all__ = ["forest", "forest_rows", "scores_forest", "tissue_bars"]
 
@@ -33,9 +33,15 @@ def scores_forest(report: Report, metric: str) -> str:
     arms = [arm for arm in (*report.arms_only, *report.baselines) if getattr(arm, metric) is not None]
     if not arms:
         return ""
-    lines = [(arm, getattr(arm, metric), "") for arm in arms]
-    title = f"{METRICS[metric]}, mean over tissues, 95% interval"
-    return _forest(title, lines, sign="", zero=False, n_arms=sum(arm.kind == "arm" for arm in arms))
+    planted = metric == "r2" and any(arm.planted_r2 is not None for arm in arms)
+    lines = [(arm, getattr(arm, metric), _planted(arm) if planted else "") for arm in arms]
+    title = f"{METRICS[metric]}, mean over tissues, 95% interval{'; bar: planted' if planted else ''}"
+    n_arms = sum(arm.kind == "arm" for arm in arms)
+    return _forest(title, lines, sign="", zero=planted, planted=planted, n_arms=n_arms)
+
+
+def _planted(arm: Arm) -> str:
+    return "" if arm.planted_r2 is None else f"planted {number(arm.planted_r2)}"
 
 
 def _p_values(found: Difference) -> str:
@@ -46,11 +52,18 @@ def _p_values(found: Difference) -> str:
 
 
 def _forest(
-    title: str, lines: Sequence[tuple[Arm, Estimate | Difference, str]], *, sign: str, zero: bool, n_arms: int
+    title: str,
+    lines: Sequence[tuple[Arm, Estimate | Difference, str]],
+    *,
+    sign: str,
+    zero: bool,
+    n_arms: int,
+    planted: bool = False,
 ) -> str:
-    """Rows of names, intervals and numbers; a rule between arms and baselines."""
+    """Rows of names, intervals and numbers, and bars at what was planted; a rule between arms and baselines."""
     left, right, width, top = 236, 640, 980, 22
     values = [x for _, found, _ in lines for x in (found.estimate, found.low, found.high)]
+    values += [arm.planted_r2 for arm, _, _ in lines] if planted else []
     axis = Axis.around(values, left, right, least=-1, most=1, zero=zero)
     bottom = top + len(lines) * _ROW
     body = [label(0, 12, title, css="title")]
@@ -64,6 +77,8 @@ def _forest(
             body.append(line(0, y - _ROW / 2, width, y - _ROW / 2, "rule"))
         css = "arm" if arm.kind == "arm" else "base"
         body.append(label(left - 12, y + 4, arm.name, anchor="end", width=left - 14))
+        if planted and arm.planted_r2 is not None:
+            body.append(line(axis(arm.planted_r2), y - 9, axis(arm.planted_r2), y + 9, "planted"))
         body.append(whisker(axis, y, found.low, found.high, f"{css} whisker"))
         if found.estimate is not None and not axis.cuts(found.estimate):
             body.append(f'<circle class="{css} dot" cx="{axis(found.estimate):.1f}" cy="{y:.1f}" r="4.5"/>')

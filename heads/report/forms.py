@@ -50,6 +50,7 @@ CSV_FIRST = (
     "n_tissues",
     "resamples",
     "n_seeds",
+    "planted_r2",
 )
 
 
@@ -74,7 +75,7 @@ def _csv_row(report: Report, arm: Arm) -> dict[str, object]:
         "name": plain(arm.name), "kind": arm.kind, "is_reference": int(arm.name == report.reference),
         "labels": plain("; ".join(report.labels)), "unit": plain(report.unit), "n_transcripts": report.n_transcripts,
         "n_groups": report.n_groups, "n_tissues": len(report.tissues), "resamples": report.resamples,
-        "n_seeds": arm.n_seeds,
+        "n_seeds": arm.n_seeds, "planted_r2": arm.planted_r2,
     }  # fmt: skip
     for metric in METRICS:
         found, difference = getattr(arm, metric), arm.differences.get(metric)

@@ -149,6 +149,7 @@ def _arm(arm: Part, n_tissues: int) -> Arm:
         parameters=arm.whole("parameters"),
         validation={name: validation.number(name) for name in ("r2", "spearman", "loss")} if validation else {},
         n_seeds=arm.whole("n_seeds"),
+        planted_r2=arm.number("planted_r2"),
         r2=_estimate(arm.part("r2")),
         spearman=_estimate(arm.part("spearman")),
         r2_pooled=arm.number("r2_pooled"),

@@ -61,6 +61,7 @@ text.title { font-size: 14px; font-weight: 600; }
 text.number { font-variant-numeric: tabular-nums; }
 .grid { stroke: var(--grid); fill: none; }
 .zero { stroke: var(--soft); fill: none; }
+.planted { stroke: var(--train); stroke-width: 3; fill: none; }
 .rule { stroke: var(--rule); fill: none; }
 .equal { stroke: var(--soft); stroke-dasharray: 4 3; fill: none; }
 .arm.dot, .arm.bar { fill: var(--arm); }

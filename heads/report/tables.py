@@ -26,6 +26,7 @@ Column = tuple[str, Callable[[Arm], str]]
 def results_table(report: Report) -> Table:
     """Scores with intervals, differences, and what they rest on. Columns without any value are left out."""
     columns: list[Column] = [
+        ("planted R2", _number("planted_r2")),
         ("R2 [95%]", lambda arm: interval(arm.r2)),
         ("Spearman [95%]", lambda arm: interval(arm.spearman)),
         (f"R2, {report.difference} [95%]", _difference("r2")),
@@ -131,6 +132,10 @@ def story(report: Report) -> list[str]:
     lines.append(f"Intervals: 95%, {count}resamples of {what}{without}.")
     scale = "scored" if report.folds else "training"
     lines.append(f"R2 and Spearman: mean over tissues, on the z-scale of the {scale} rows; pooled: all cells at once.")
+    if any(arm.planted_r2 is not None for arm in report.arms):
+        lines.append(
+            "Planted R2: what the simulated study lets the modalities of an arm explain, of all its transcripts."
+        )
     if any(arm.within_gene for arm in report.arms):
         within = next(arm.within_gene for arm in report.arms if arm.within_gene)
         sizes = "" if within.n_genes is None else f" ({within.n_genes:,} genes with two or more measured isoforms)"

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from embedcache.errors import InvalidInputError
+from embedcache.sequences import MODALITIES
 from heads.arms import arms_table
 from heads.baselines import BASELINES, fit_baseline
 from heads.checkpoint import read_tensors
@@ -62,7 +63,7 @@ def score_sweep(
     genes = _numbered(np.unique(opened.dataset.samples["gene_id"].to_numpy()[scale.rows], return_inverse=True)[1])
     reference = grid.reference if grid.reference in found else None
     scores = arms_table(scale.targets, found, units, genes=genes, reference=reference, resamples=resamples)
-    about = {one.arm.name: _about(one, sweep) for one in chosen}
+    about = {one.arm.name: _about(one, sweep) | {"planted_r2": _planted(one, opened)} for one in chosen}
     different = {name: one if name in about else one[:1] for name, one in found.items()}  # not equal ones again
     arms = [
         {
@@ -118,7 +119,16 @@ def _open_scale(grid: Grid, chosen: Sequence[ArmRuns], opened: Opened) -> Scale:
     return Scale(opened.dataset, rows_of, scalers, next(iter(folds.values())).settings.split)
 
 
-_BASELINE: dict[str, Any] = {"kind": "baseline", "settings": {}, "parameters": None, "validation": None, "runs": []}
+_BASELINE: dict[str, Any] = {
+    "kind": "baseline", "settings": {}, "parameters": None, "validation": None, "runs": [], "planted_r2": None
+}  # fmt: skip
+
+
+def _planted(one: ArmRuns, opened: Opened) -> float | None:
+    """What a simulated study lets the modalities of an arm explain; None where the truth is not known."""
+    reads = next(iter(one.runs.values())).settings.model.modalities
+    known: Mapping[str, float] = opened.dataset.info.get("truth", {}).get("explainable_r2", {})
+    return known.get("+".join(modality for modality in MODALITIES if modality in reads))
 
 
 def _of_arm(one: ArmRuns, grid: Grid, opened: Opened, sweep: SweepDirectory, scale: Scale) -> tuple[Array, list[int]]:

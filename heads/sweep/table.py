@@ -26,13 +26,16 @@ def format_sweep(table: Mapping[str, Any], directory: Path | None = None) -> str
         for name, lost in table["diverged"].items()
     ]
     compared = table["reference"] is not None
-    rows = [_titles(table["reference"])]
+    planted = any(arm.get("planted_r2") is not None for arm in table["arms"])
+    rows = [_titles(table["reference"], planted)]
     for arm in table["arms"]:
-        rows.append(_row(arm, compared))
+        rows.append(_row(arm, compared, planted))
     notes = [
         "R2 and Spearman: mean over tissues; seed sd: spread of R2 over trainings; validation: R2 of the rows that "
         "early stopping saw",
     ]
+    if planted:
+        notes.append("planted R2: what the simulated study lets these modalities explain, of all its transcripts")
     if compared:
         notes.append("difference: paired by gene and seed; p of the bootstrap, and Holm's over all rows of the table")
     parts = [*head, "", format_table(rows), "", *notes]
@@ -66,16 +69,18 @@ def _isoforms(arms: Sequence[Mapping[str, Any]]) -> list[str]:
     return [format_table(rows), "", *notes]
 
 
-def _titles(reference: str | None) -> list[str]:
-    titles = ["", "parameters", "R2 [95%]", "seed sd", "Spearman [95%]", "validation R2"]
+def _titles(reference: str | None, planted: bool) -> list[str]:
+    titles = ["", "parameters", *(["planted R2"] if planted else []), "R2 [95%]", "seed sd", "Spearman [95%]"]
+    titles.append("validation R2")
     return titles if reference is None else [*titles, f"R2 - R2 of {reference} [95%]", "p", "Holm"]
 
 
-def _row(arm: Mapping[str, Any], compared: bool) -> list[str]:
-    validation = arm["validation"]
+def _row(arm: Mapping[str, Any], compared: bool, planted: bool) -> list[str]:
+    validation, known = arm["validation"], arm.get("planted_r2")
     row = [
         _name(arm),
         "" if arm["parameters"] is None else f"{arm['parameters']:,}",
+        *(["" if known is None else _number(known)] if planted else []),
         _interval(arm["r2"]),
         _number(arm["r2_seed_sd"]) if arm["kind"] == "arm" and arm["n_seeds"] > 1 else "",
         _interval(arm["spearman"]),
