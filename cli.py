@@ -11,22 +11,24 @@ import sys
 
 import typer
 
-from embedcache.commands import app as embedcache_app
 from embedcache.errors import EmbedCacheError, InvalidSettingError, SkippedError
 from embedcache.interrupt import StoppedError
-from heads.commands import app as heads_app
 
 __all__ = ["embedcache", "heads"]
 
 
 def embedcache() -> None:
     """Entry point of ``embedcache``."""
-    _run(embedcache_app)
+    from embedcache.commands import app
+
+    _run(app)
 
 
 def heads() -> None:
     """Entry point of ``heads``."""
-    _run(heads_app)
+    from heads.commands import app
+
+    _run(app)
 
 
 def _run(app: typer.Typer) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from embedcache.encoders.spec import StoreDtype
+from embedcache.choices import StoreDtype
 from embedcache.errors import InvalidSettingError
 from embedcache.options import CacheOption, JsonOption
 from embedcache.sequences import Modality

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcache.encoders.spec import EncoderSpec, StoreDtype
+from embedcache.choices import StoreDtype
+from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheDamagedError, InvalidSettingError
 from embedcache.interrupt import stop_requests
 from embedcache.place import Place

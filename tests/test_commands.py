@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+HEAVY = {"torch", "numpy", "pandas", "transformers", "zarr"}
 
 
 def run(command: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -26,14 +27,18 @@ def run(command: str, *arguments: object, cwd: Path) -> subprocess.CompletedProc
     )
 
 
+def seconds_of_help(command: str, cwd: Path) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run(command, "--help", cwd=cwd).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+
+
 @pytest.mark.parametrize("command", ["embedcache", "heads"])
 def test_help_is_quick_and_imports_nothing_heavy(command: str, tmp_path: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert run(command, "--help", cwd=tmp_path).returncode == 0
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.6
-    code = "import cli, sys; print(sorted({'torch', 'pandas', 'transformers', 'zarr'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stdout == "[]\n"
+    assert min(seconds_of_help(command, tmp_path) for _ in range(3)) < 0.6  # the smallest: others share the machine
+    code = f"import cli, sys, {command}.commands as _; print({HEAVY} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_info_needs_no_torch(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from brittle import (
     wait_for,
 )
 
-from embedcache.engines import run_build
+from embedcache.engines.run import run_build
 from embedcache.errors import EmbedCacheError, InvalidSettingError, MissingDependencyError
 
 

@@ -24,8 +24,8 @@ from brittle import (
 )
 from fake_slurm import install_fake_slurm
 
-from embedcache.engines import run_build
 from embedcache.engines import slurm as engine
+from embedcache.engines.run import run_build
 from embedcache.errors import EmbedCacheError, InvalidSettingError, MissingDependencyError
 
 

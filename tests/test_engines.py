@@ -30,8 +30,8 @@ from brittle import (
 
 from embedcache.embedding import DeviceLostError
 from embedcache.encoders.registry import CARDS, card, register_encoder
-from embedcache.engines import WorkerEnd, run_build
 from embedcache.engines.local import _gpus, _work
+from embedcache.engines.run import WorkerEnd, run_build
 from embedcache.engines.supervise import MOST_LOST, Lost, supervise, take_part
 from embedcache.errors import CacheError, EmbedCacheError, InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.interrupt import StoppedError, stop_requests

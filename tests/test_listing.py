@@ -11,12 +11,13 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
+from embedcache.choices import Crop
 from embedcache.commands import app
 from embedcache.encoders import cards
 from embedcache.encoders.cards import CARDS
 from embedcache.encoders.fetching import weights_place
 from embedcache.encoders.listing import describe_card, format_card, format_cards, list_cards
-from embedcache.encoders.tokens import Crop, token_spans
+from embedcache.encoders.tokens import token_spans
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

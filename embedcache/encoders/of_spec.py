@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from embedcache.choices import StoreDtype
 from embedcache.encoders.hub import typed_name
 from embedcache.encoders.options import EncoderOptions
 from embedcache.encoders.plugin_class import place_of
 from embedcache.encoders.plugins import find_card
 from embedcache.encoders.registry import load_encoder
-from embedcache.encoders.spec import Encoder, EncoderSpec, StoreDtype
+from embedcache.encoders.spec import Encoder, EncoderSpec
 from embedcache.errors import CacheMismatchError, InvalidSettingError
 
 __all__ = ["card_name", "encoder_of_spec", "source_spec"]

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any, TypedDict, cast, get_args
 
+from embedcache.choices import ComputeDtype, Crop, StoreDtype
 from embedcache.encoders.cards import EncoderCard
-from embedcache.encoders.spec import ComputeDtype, EncoderSpec, SpecialTokens, StoreDtype
-from embedcache.encoders.tokens import Crop
+from embedcache.encoders.spec import EncoderSpec, SpecialTokens
 from embedcache.errors import InvalidSettingError, UnknownNameError
 from embedcache.sequences import Modality
 

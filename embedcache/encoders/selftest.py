@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcache.choices import ComputeDtype
 from embedcache.encoders.failures import FAILURES, describe, raise_if_lost
 from embedcache.encoders.layers import start_layers
-from embedcache.encoders.spec import ComputeDtype, Encoder, EncoderSpec, LayeredEncoder
+from embedcache.encoders.spec import Encoder, EncoderSpec, LayeredEncoder
 from embedcache.encoders.tokens import token_spans
 from embedcache.errors import EmbedCacheError, InvalidSequenceError
 from embedcache.sequences import Modality

@@ -9,25 +9,22 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_ty
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcache.choices import ComputeDtype, Crop, StoreDtype
 from embedcache.encoders.pooling import count_pooled, pooled_tokens
 from embedcache.encoders.spec_checks import check_settings
-from embedcache.encoders.tokens import Crop, count_tokens, crop_bounds, token_spans
+from embedcache.encoders.tokens import count_tokens, crop_bounds, token_spans
 from embedcache.errors import CacheDamagedError, CacheMismatchError, InvalidSequenceError, InvalidSettingError
 from embedcache.sequences import Modality
 
 __all__ = [
-    "ComputeDtype",
     "Encoder",
     "EncoderSpec",
     "LayeredEncoder",
     "Pending",
     "SpecialTokens",
     "StartingEncoder",
-    "StoreDtype",
 ]
 
-ComputeDtype = Literal["float32", "bfloat16", "float16"]
-StoreDtype = Literal["float16", "bfloat16", "float32", "int8"]
 SpecialTokens = Literal["dropped", "kept-1-0", "kept-0-1", "kept-1-1"]
 
 Result_co = TypeVar("Result_co", covariant=True)

@@ -10,11 +10,11 @@ letters a second, and one token a letter even where EsmTokenizer merges unknown 
 """
 
 import re
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcache.choices import Crop
 from embedcache.encoders.codons import codon_frame
 from embedcache.encoders.kmers import BASES, base_codes, count_between, kmer_ids, kmer_names, kmer_starts
 from embedcache.errors import InvalidSequenceError, UnknownNameError
@@ -30,7 +30,6 @@ __all__ = [
     "NT_PAD",
     "NT_V1_SPECIAL",
     "NT_V2_SPECIAL",
-    "Crop",
     "base_ids",
     "count_tokens",
     "crop_bounds",
@@ -43,7 +42,6 @@ __all__ = [
     "token_spans",
 ]
 
-Crop = Literal["error", "keep-3-prime", "keep-5-prime", "center", "windows"]
 Integers = NDArray[np.int64]
 
 ESM_VOCABULARY = ("<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from embedcache.engines.names import EngineName
+from embedcache.choices import EngineName
 from embedcache.errors import CacheError, InvalidSettingError
 from embedcache.job import BuildJob, prepare_job, run_job
 

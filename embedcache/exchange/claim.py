@@ -7,13 +7,14 @@ has another digest than a built one of the same settings, and imports with other
 import re
 from dataclasses import dataclass, replace
 
+from embedcache.choices import ComputeDtype, Crop, FormatName, StoreDtype
 from embedcache.encoders.cards import CARDS
 from embedcache.encoders.plugins import find_card
 from embedcache.encoders.registry import encoder_spec
-from embedcache.encoders.spec import ComputeDtype, EncoderSpec, StoreDtype
-from embedcache.encoders.tokens import Crop, count_tokens
+from embedcache.encoders.spec import EncoderSpec
+from embedcache.encoders.tokens import count_tokens
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
-from embedcache.exchange.formats import EmbeddingFile, Entry, FormatName
+from embedcache.exchange.formats import EmbeddingFile, Entry
 from embedcache.sequences import Modality
 
 __all__ = ["KEPT_AS", "Claim", "claimed_spec", "layers_of"]

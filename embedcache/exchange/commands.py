@@ -7,10 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from embedcache.encoders.spec import ComputeDtype
-from embedcache.encoders.tokens import Crop
+from embedcache.choices import ComputeDtype, Crop, ExportDtype, FormatName, Names
 from embedcache.errors import InvalidSettingError, UnknownNameError
-from embedcache.exchange.formats import ExportDtype, FormatName, Names
 from embedcache.options import CacheOption, DatasetOption, JsonOption, parse_by_modality
 from embedcache.sequences import MODALITIES, Modality
 

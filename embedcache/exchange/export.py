@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from embedcache.choices import ExportDtype, FormatName, Names
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.errors import CacheError, InvalidSettingError
-from embedcache.exchange.formats import ExportDtype, ExportOptions, FormatName, Names, exchange_format
+from embedcache.exchange.formats import ExportOptions, exchange_format
 from embedcache.exchange.output import check_new, new_output
 from embedcache.exchange.source import ExportSource, open_source
 from embedcache.info import format_bytes

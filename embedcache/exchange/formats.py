@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embedcache.choices import ExportDtype, Names
 from embedcache.errors import UnknownNameError
 from embedcache.exchange.names import biotrainer_name, md5_name
 
@@ -22,18 +23,11 @@ __all__ = [
     "FORMATS",
     "EmbeddingFile",
     "Entry",
-    "ExportDtype",
     "ExportOptions",
     "Format",
-    "FormatName",
-    "Names",
     "ReadOptions",
     "exchange_format",
 ]
-
-FormatName = Literal["biotrainer", "bio-embeddings", "esm-pt", "h5ad", "parquet"]
-ExportDtype = Literal["float32", "float16"]
-Names = Literal["sequence", "id"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

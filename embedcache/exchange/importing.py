@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from embedcache.choices import FormatName
 from embedcache.errors import CacheError, InvalidInputError
 from embedcache.exchange.check import Checked, check_entries, take
 from embedcache.exchange.claim import Claim, claimed_spec, layers_of
-from embedcache.exchange.formats import EmbeddingFile, Entry, FormatName, ReadOptions, exchange_format
+from embedcache.exchange.formats import EmbeddingFile, Entry, ReadOptions, exchange_format
 from embedcache.exchange.wanted import Wanted, read_wanted
 from embedcache.info import format_bytes
 from embedcache.interrupt import stop_at_once, stop_requests

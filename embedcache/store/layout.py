@@ -19,7 +19,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from embedcache.encoders.spec import EncoderSpec, StoreDtype
+from embedcache.choices import StoreDtype
+from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheDamagedError, CacheError, CacheMismatchError
 from embedcache.place import Place
 from embedcache.sequences import MODALITIES

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from embedcache.engines.names import EngineName
+from embedcache.choices import EngineName
 from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption, parse_pairs
 
 __all__ = ["sweep"]

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from embedcache.engines import choose_engine, one_a_gpu
-from embedcache.engines.names import EngineName
+from embedcache.choices import EngineName
+from embedcache.engines.run import choose_engine, one_a_gpu
 from heads.checkpoint import CheckpointError
 from heads.sweep.sweep import SweepJob, SweepResult, sweep
 

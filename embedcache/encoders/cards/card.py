@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from embedcache.encoders.tokens import Crop
+from embedcache.choices import Crop
 from embedcache.sequences import Modality
 
 __all__ = ["EncoderCard", "one_size"]

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from embedcache.choices import ComputeDtype
 from embedcache.encoders.attention import ATTENTION
 from embedcache.encoders.blocks import run_blocks
 from embedcache.encoders.mini.corpus import read_corpus
 from embedcache.encoders.mini.network import build, vocabulary
 from embedcache.encoders.mini.pieces import cut_genome, cut_tokens, packs
 from embedcache.encoders.packing import Vocabulary, pack_inputs
-from embedcache.encoders.spec import ComputeDtype, EncoderSpec
+from embedcache.encoders.spec import EncoderSpec
 from embedcache.encoders.tokens import kmer_of
 from embedcache.splits import SplitName
 
