@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcache.errors import InvalidInputError, InvalidSequenceError, UnknownNameError
-from embedcache.sequences import Modality, normalise, read_fasta, sequence_key
+from embedcache.sequences import Modality, normalise, read_fasta, read_header, sequence_key
 
 
 def write(path: Path, text: str) -> Path:
@@ -32,6 +32,14 @@ def test_fasta_is_read_whatever_its_form(tmp_path: Path) -> None:
     ]
     (tmp_path / "a.fa.gz").write_bytes(gzip.compress(text.encode()))
     assert list(read_fasta(tmp_path / "a.fa.gz", "rna")) == plain
+
+
+def test_space_around_and_between_letters_is_none(tmp_path: Path) -> None:
+    text = " \t\n\n>a\n\tAC G\tT \n \n\t>no header\n"
+    (record,) = read_fasta(write(tmp_path / "a.fa", text.replace("\t>no header", "N\t")), "dna")
+    assert record.sequence == "ACGTN"
+    with pytest.raises(InvalidSequenceError, match="'>' at position 4"):
+        list(read_fasta(write(tmp_path / "a.fa", text), "dna"))
 
 
 def test_ambiguous_letters_are_counted(tmp_path: Path) -> None:
@@ -141,6 +149,59 @@ def test_a_missing_file_and_a_directory_are_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "none.fa", tmp_path):
         with pytest.raises(InvalidInputError, match=str(path)):
             list(read_fasta(path, "dna"))
+
+
+@pytest.mark.parametrize(
+    ("line", "identifier"),
+    [
+        (">a\tb", "a"),
+        (">a b\tc", "a"),
+        ("> a b", "a"),
+        (">\ta", "a"),
+        (">a ", "a"),
+        (">a\x01b", None),
+        (">sp|P1|X_Y first\x01sp|P2|Z second", "sp|P1|X_Y"),
+        (">\u00e9\u4e2d d", "\u00e9\u4e2d"),
+        (">a\u00a0b", None),
+        (">", None),
+        (">\t ", None),
+    ],
+    ids=["tab", "late-tab", "space-first", "tab-first", "space-last", "joined", "merged", "other-script", "no-break",
+         "nothing", "blank"],
+)  # fmt: skip
+def test_the_id_is_the_first_word_of_a_header(line: str, identifier: str | None) -> None:
+    if identifier is None:
+        with pytest.raises(
+            InvalidInputError, match=r"here: (header without ID|ID 'a.* has '.*'\. Write IDs in printable)"
+        ):
+            read_header("here", line)
+    else:
+        assert read_header("here", line) == identifier
+
+
+@pytest.mark.parametrize(
+    ("letters", "modality", "message"),
+    [
+        ("AC!G", "dna", "dna sequence has '!' at position 2 (0-based). Allowed letters: ACGTNU and IUPAC codes. "
+         "Replace it with N, or drop the record."),
+        ("ACGE", "rna", "rna sequence has 'E' at position 3 (0-based). Allowed letters: ACGTNU and IUPAC codes. "
+         "Replace it with N, or drop the record."),
+        ("1MK", "protein", "protein sequence has '1' at position 0 (0-based). Allowed letters: "
+         "ABCDEFGHIJKLMNOPQRSTUVWXYZ. Replace it with X, or drop the record."),
+        ("*", "protein", "protein sequence is empty. Give it letters, or drop the record."),
+    ],
+    ids=["dna", "rna", "protein", "only-a-stop"],
+)  # fmt: skip
+def test_what_is_no_letter_is_told_with_what_may_stand_there(letters: str, modality: Modality, message: str) -> None:
+    with pytest.raises(InvalidSequenceError) as error:
+        normalise(letters, modality)
+    assert str(error.value) == message
+
+
+@given(st.text("ACGTUNRYSWKMBDHVacgtunryswkmbdhv", min_size=1))
+def test_every_code_for_several_bases_is_read_as_n(text: str) -> None:
+    bases = {"A": "A", "C": "C", "G": "G", "T": "T", "U": "T"}
+    assert normalise(text, "rna") == "".join(bases.get(letter.upper(), "N") for letter in text)
 
 
 def test_proteins_keep_all_letters_and_lose_only_the_last_stop() -> None:

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from embedcache.errors import InvalidInputError
 from embedcache.splits import SPLITS, SplitError, SplitRule, check_splits, split_name
 
+VALIDATION = ["g1", "g15", "g16", "g19", "g20", "g3", "g52", "g58", "g91", "g94"]
+TEST = ["g10", "g23", "g46", "g51", "g56", "g66", "g69", "g8", "g81", "g88"]
 GENES = [f"g{i}" for i in range(100) for _ in range(1 + i % 3)]
 
 
@@ -91,3 +93,71 @@ def test_a_rule_checks_itself(settings: Any, message: str) -> None:
 def test_input_that_a_rule_cannot_use_gives_one_line(rule: SplitRule, arguments: Any, message: str) -> None:
     with pytest.raises(SplitError, match=message):
         rule.assign(["a"], **arguments)
+
+
+# Splits that were made stay as they are
+
+
+def test_genes_keep_their_splits_in_every_release() -> None:
+    of_gene = dict(zip(GENES, SplitRule().assign(GENES), strict=True))
+    found = {name: sorted(gene for gene, split in of_gene.items() if split == name) for name in ("validation", "test")}
+    assert found == {"validation": VALIDATION, "test": TEST}
+    assert SplitRule() == SplitRule(
+        seed=0, validation_fraction=0.1, test_fraction=0.1, kind="fractions", column="split"
+    )
+
+
+@pytest.mark.parametrize("n_genes", [1, 2, 3, 5, 7, 99])
+@pytest.mark.parametrize(("validation", "test"), [(0.0, 0.0), (0.5, 0.49), (0.1, 0.2), (0.0, 0.9)])
+def test_fractions_are_rounded_to_genes(n_genes: int, validation: float, test: float) -> None:
+    genes = [f"g{i}" for i in range(n_genes)]
+    splits = SplitRule(validation_fraction=validation, test_fraction=test).assign(genes)
+    assert splits.count("validation") == round(validation * n_genes)
+    assert splits.count("test") == min(round(test * n_genes), n_genes - round(validation * n_genes))
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"seed": 4}, {"kind": "fractions", "validation_fraction": 0.1, "test_fraction": 0.1, "seed": 4}),
+        (
+            {"kind": "chromosomes", "test_chromosomes": ("1", "X")},
+            {"kind": "chromosomes", "validation_chromosomes": [], "test_chromosomes": ["1", "X"]},
+        ),
+        ({"kind": "column", "column": "fold"}, {"kind": "column", "column": "fold"}),
+    ],
+    ids=["fractions", "chromosomes", "column"],
+)
+def test_a_dataset_keeps_the_options_that_made_its_splits(settings: Any, expected: dict[str, Any]) -> None:
+    assert SplitRule(**settings).options() == expected
+
+
+@pytest.mark.parametrize("word", ["train", " Training", "TEST", "testing ", "validation", "Dev"])
+def test_a_split_has_several_words(word: str) -> None:
+    assert (
+        split_name(word)
+        == {"tr": "train", "te": "test", "va": "validation", "de": "validation"}[word.strip().lower()[:2]]
+    )
+
+
+@pytest.mark.parametrize("value", [None, "", "tests", "train test", 1])
+def test_what_names_no_split_is_told_with_its_place(value: Any) -> None:
+    with pytest.raises(SplitError) as error:
+        split_name(value, "t.csv, line 3: ")
+    assert str(error.value).startswith(f"t.csv, line 3: {value!r} names no split. Write train, validation or test")
+
+
+def test_a_split_that_is_none_of_ours_is_refused() -> None:
+    check_splits([], [])
+    check_splits(["a", "a", "b"], ["test", "test", "train"])
+    with pytest.raises(SplitError, match=r"Gene 'b' has split 'fold1'\. Splits are train, validation and test"):
+        check_splits(["a", "b"], ["train", "fold1"])
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        check_splits(["a", "b"], ["train"])
+
+
+def test_chromosomes_that_nobody_named_are_for_training() -> None:
+    rule = SplitRule(kind="chromosomes", validation_chromosomes=("2",))
+    assert rule.assign(["a", "b", "c"], chromosomes=[None, "2", "3"]) == ["train", "validation", "train"]
+    with pytest.raises(SplitError, match=r"No transcript is on chromosome '2'\. Choose from: 1, 3\."):
+        rule.assign(["a", "b", "c"], chromosomes=["3", None, "1"])
