@@ -1,6 +1,7 @@
 """docs/reference/format.md: what it says of keys, specs, bytes and numbers is what we write."""
 
 import json
+import math
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -15,14 +16,16 @@ from spec_pages import ROOT, block, names, read_page, run_python, section, table
 
 from embedcache import sequences
 from embedcache.build import build_cache
+from embedcache.encoders.pooling import pool_rows
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import InvalidSequenceError
 from embedcache.store.files import open_files
 from embedcache.store.garbage import COLLECT_AFTER_HOURS
 from embedcache.store.index import read_all_records
 from embedcache.store.layout import ENTRY, FORMAT_VERSION, new_layout
-from embedcache.store.leases import TTL_SECONDS
+from embedcache.store.leases import TTL_SECONDS, Attempt, Leases
 from embedcache.store.numbers import encode_rows
+from embedcache.store.quarantine import Poisoned, quarantine
 from embedcache.store.write import COMMIT_WITHIN_HOURS, task_name
 
 PAGE = read_page("format.md")
@@ -132,6 +135,42 @@ def test_sequences_have_the_rows_of_the_page(row: list[str]) -> None:
         letters = "A" * int(number[1].replace(",", ""))
     spec = fake_spec(tokens=under or rule)
     assert spec.n_rows(letters) == len(spec.spans(letters)) == int(n_rows)
+
+
+@pytest.mark.parametrize(("tokens", "most"), [(7, 3), (9, 3), (2, 3), (1000, 7), (0, 3)])
+def test_rows_are_pooled_as_the_page_says(tokens: int, most: int) -> None:
+    rows = np.arange(2 * tokens, dtype=np.float32).reshape(tokens, 2)
+    r = min(tokens, most)
+    expected = [rows[i * tokens // r : math.ceil((i + 1) * tokens / r)].mean(axis=0) for i in range(r)]
+    assert np.array_equal(pool_rows(rows, f"adaptive-{most}"), np.reshape(expected, (r, 2)))
+
+
+def test_the_index_is_three_arrays(tmp_path: Path) -> None:
+    build_cache(random_records(9), FakeEncoder(), tmp_path)
+    with (tmp_path / "index.npy").open("rb") as file:
+        entries, tasks, checksum = (np.load(file) for _ in range(3))
+        assert not file.read()
+    assert entries.dtype.descr == ENTRY.descr and str(ENTRY.descr) in " ".join(PAGE.replace("`", "").split())
+    assert tasks.tolist() == sorted(path.name for path in (tmp_path / "commits").iterdir())
+    assert checksum.shape == () and int(checksum) == SPEC.crc32c(entries.tobytes())
+    keys = list(zip(entries["high"].tolist(), entries["low"].tolist(), strict=True))
+    assert keys == sorted(keys) and len(keys) == 9
+
+
+def test_claims_have_the_members_of_the_page(tmp_path: Path) -> None:
+    part, files = section(PAGE, "What carries no correctness"), open_files(tmp_path)
+    said = {row[0]: {*re.findall(r"`(\w+)`", row[1])} for row in table(part, "File", "Content")}
+    quarantine(files, b"k" * 16, Poisoned("a", "too long"))
+    build_cache(random_records(3), FakeEncoder(), tmp_path)
+    with Leases(files) as leases:
+        leases.acquire(Attempt("task", 0, 0, {}))
+        lease = json.loads(files.read("claims/tasks/task-0"))
+    (plan,) = files.statuses("claims/plans")
+    head, _, keys = files.read(plan).partition(b"\n")
+    assert {*lease} == said["claims/tasks/<task>-<n>"]
+    assert {*json.loads(head)} == said["claims/plans/<work>/<n>"] and sum(json.loads(head)["tasks"]) * 16 == len(keys)
+    found = json.loads(files.read(f"claims/quarantine/{(b'k' * 16).hex()}"))
+    assert {*found} == {one for one in said["claims/quarantine/<key>"] if one in ("id", "reason")}
 
 
 def test_times_and_versions_are_those_of_the_page() -> None:
