@@ -1,6 +1,7 @@
 # make demo   the main job on a simulated study, from nothing to a table of scores
 # make test   all tests that need neither network nor GPU
 # make check  formatting, linting, types and tests: what must pass before a commit
+# make docs   the documentation, as pages that open offline: site/index.html
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check lint format clean
+.PHONY: demo test check lint format docs clean
 
 demo: $(INSTALLED)
 	$(BIN)/embedcache prepare simulate --output $(DEMO)/dataset
@@ -34,11 +35,18 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(DEMO)
+	rm -rf $(DEMO) site
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@
