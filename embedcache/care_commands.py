@@ -9,7 +9,7 @@ import typer
 
 from embedcache.choices import StoreDtype
 from embedcache.errors import InvalidSettingError
-from embedcache.options import CacheOption, JsonOption
+from embedcache.options import CacheOption, JsonOption, show
 from embedcache.sequences import Modality
 
 __all__ = ["convert", "encoders", "gc", "info", "merge", "remove", "verify"]
@@ -76,7 +76,7 @@ def verify(
     from embedcache.care import verify_cache
 
     report = verify_cache(cache, dataset=dataset, repair=repair)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report)
+    show(report, as_json)
     report.raise_if_damaged()
 
 
@@ -119,7 +119,7 @@ def convert(
     from embedcache.convert import convert_store
 
     report = convert_store(cache, modality, store_dtype, encoder=encoder, output=output)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report)
+    show(report, as_json)
     report.raise_if_damaged()
 
 
@@ -138,7 +138,7 @@ def merge(
     from embedcache.merge import merge_caches
 
     report = merge_caches(sources, cache, dataset=dataset)
-    print(json.dumps(report.to_json(), indent=1) if as_json else report)
+    show(report, as_json)
     report.raise_if_incomplete()
 
 
@@ -163,4 +163,4 @@ def remove(
             raise InvalidSettingError("Nothing was removed: there is no terminal to ask on. Add --yes.")
         typer.confirm("Remove it for ever?", abort=True)
     removal = remove_store(store)
-    print(json.dumps(removal.to_json(), indent=1) if as_json else removal)
+    show(removal, as_json)

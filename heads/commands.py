@@ -1,18 +1,18 @@
 """The subcommands of ``heads``. Each one translates its options and calls one public function."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption
+from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption, show
 from heads.interpret.attention.command import attention
 from heads.interpret.explain.command import app as explain_app
 from heads.report.commands import report
 from heads.split_commands import splits
 from heads.sweep.command import sweep
-from heads.train_command import RunOption, train
+from heads.train_command import train
+from heads.train_options import RunOption
 
 __all__ = ["app"]
 
@@ -43,7 +43,7 @@ def evaluate(
     from heads.evaluate import evaluate
 
     found = evaluate(run, dataset=dataset, cache=cache, device=device, resamples=resamples)
-    print(json.dumps(found.to_json(), indent=1) if as_json else found)
+    show(found, as_json)
 
 
 @app.command()

@@ -13,9 +13,9 @@ from embedcache.errors import InvalidSettingError, UnknownNameError
 from embedcache.sequences import MODALITIES, Modality
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 
-__all__ = ["FIELDS", "RunSettings"]
+__all__ = ["FIELDS", "SPLIT_NAMES", "RunSettings"]
 
-_SPLIT = {
+SPLIT_NAMES = {
     "split": "unit",
     "folds": "folds",
     "fold": "fold",
@@ -30,11 +30,11 @@ _SPLIT = {
 """Flat name of each field of ``SplitConfig``."""
 _MODEL = tuple(item.name for item in fields(ModelConfig))
 _TRAINING = tuple(item.name for item in fields(TrainConfig))
-FIELDS: tuple[str, ...] = (*_MODEL, *_TRAINING, *_SPLIT, *(f"encoder.{m}" for m in MODALITIES))
+FIELDS: tuple[str, ...] = (*_MODEL, *_TRAINING, *SPLIT_NAMES, *(f"encoder.{m}" for m in MODALITIES))
 """Every name that ``RunSettings.from_flat`` takes."""
 _KINDS: dict[str, type] = {
     **{item.name: type(item.default) for cls in (ModelConfig, TrainConfig) for item in fields(cls)},
-    **{flat: type(getattr(SplitConfig(), name)) for flat, name in _SPLIT.items()},
+    **{flat: type(getattr(SplitConfig(), name)) for flat, name in SPLIT_NAMES.items()},
     **{name: str for name in FIELDS if name.startswith("encoder.")},
     "width": int,
     "depth": int,
@@ -75,7 +75,7 @@ class RunSettings:
         return cls(
             model=model,
             training=TrainConfig(**{name: read[name] for name in _TRAINING if name in read}),
-            split=SplitConfig(**{name: read[flat] for flat, name in _SPLIT.items() if flat in read}),
+            split=SplitConfig(**{name: read[flat] for flat, name in SPLIT_NAMES.items() if flat in read}),
             encoders={m: read[f"encoder.{m}"] for m in model.modalities if f"encoder.{m}" in read},
         )
 
@@ -83,7 +83,7 @@ class RunSettings:
         """Values by flat name, without those of encoders."""
         found = {name: getattr(self.model, name) for name in _MODEL}
         found |= {name: getattr(self.training, name) for name in _TRAINING}
-        return {**found, **{flat: getattr(self.split, name) for flat, name in _SPLIT.items()}}
+        return {**found, **{flat: getattr(self.split, name) for flat, name in SPLIT_NAMES.items()}}
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

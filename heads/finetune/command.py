@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Set
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from embedcache.errors import InvalidSettingError, UnknownNameError
 from embedcache.options import parse_by_modality
-from embedcache.sequences import MODALITIES
+from embedcache.sequences import MODALITIES, Modality
 from heads.config import TrainConfig
 from heads.finetune.config import FinetuneConfig
 from heads.settings import RunSettings
+from heads.train_options import RunOptions, TuningOptions
 
 if TYPE_CHECKING:
     from heads.train import TrainResult
@@ -42,13 +43,14 @@ def check_unused(given: Set[str]) -> None:
         raise InvalidSettingError(f"{flag} is for fine-tuning. Add --finetune MODALITY, or leave it out.")
 
 
-def train_tuned(settings: RunSettings, options: Mapping[str, Any], given: Set[str]) -> "TrainResult":
+def train_tuned(settings: RunSettings, run: RunOptions, tuning: TuningOptions, given: Set[str]) -> "TrainResult":
     """Train encoders together with a head.
 
     Args:
-        settings: What the options say, with defaults.
-        options: Value of every option of the command by its name.
-        given: Names of those that the user gave.
+        settings: What the options say of model, training and split, with defaults.
+        run: Where inputs and outputs are.
+        tuning: How the encoders are trained.
+        given: Names of the options that the user gave.
 
     Raises:
         InvalidSettingError: Options that do not fit the run that it starts from.
@@ -56,41 +58,69 @@ def train_tuned(settings: RunSettings, options: Mapping[str, Any], given: Set[st
     """
     from heads.finetune.setup import Start
     from heads.train import train
-    from heads.trained import load_trained
 
-    names = [name.strip() for name in options["finetune"].split(",") if name.strip()]
+    finetune = _finetune_config(tuning, given)
+    weights = _weights(tuning, finetune)
+    if tuning.from_run is not None:
+        return _train_on(tuning.from_run, finetune, weights, settings, run, given)
+    return train(
+        dataset=run.dataset,
+        cache=run.cache,
+        run=run.run,
+        model=settings.model,
+        config=settings.training,
+        encoders=parse_by_modality("--encoder", run.encoder or []),
+        split=settings.split,
+        start=Start(finetune=finetune, weights=weights),
+    )
+
+
+def _finetune_config(tuning: TuningOptions, given: Set[str]) -> FinetuneConfig:
+    names = [name.strip() for name in (tuning.finetune or "").split(",") if name.strip()]
     if unknown := [name for name in names if name not in MODALITIES]:
         raise UnknownNameError("modality", unknown[0], MODALITIES)
-    tuning = {field: options[name] for name, field in TUNING.items()}
-    finetune = FinetuneConfig(modalities=tuple(names), **tuning)
+    chosen: dict[str, Any] = {field: getattr(tuning, name) for name, field in TUNING.items()}
+    finetune = FinetuneConfig(modalities=cast("tuple[Modality, ...]", tuple(names)), **chosen)
     lora_only = [name for name in ("lora_rank", "lora_alpha", "lora_dropout") if name in given]
     if lora_only and finetune.method != "lora":
         raise InvalidSettingError(
             f"--{lora_only[0].replace('_', '-')} is for --method lora, and it is {finetune.method}. Leave it out, or "
             "give --method lora."
         )
-    weights = {m: Path(place) for m, place in parse_by_modality("--weights", options["weights"] or []).items()}
+    return finetune
+
+
+def _weights(tuning: TuningOptions, finetune: FinetuneConfig) -> dict[Modality, Path]:
+    """Published files by modality; only of encoders that are trained."""
+    weights = {m: Path(place) for m, place in parse_by_modality("--weights", tuning.weights or []).items()}
     if unused := [m for m in weights if m not in finetune.modalities]:
         raise InvalidSettingError(f"--weights names {unused[0]}, which is not in --finetune. Leave it out, or add it.")
-    if options["from_run"] is None:
-        return train(
-            **{name: options[name] for name in ("dataset", "cache", "run")},
-            model=settings.model,
-            config=settings.training,
-            encoders=parse_by_modality("--encoder", options["encoder"] or []),
-            split=settings.split,
-            start=Start(finetune=finetune, weights=weights),
-        )
-    frozen = load_trained(options["from_run"], "cpu")
-    _check_same(frozen, settings, options, given)
-    dataset = options["dataset"] if "dataset" in given else Path(frozen.description["dataset"]["path"])
-    cache = options["cache"] if "cache" in given else str(frozen.description["cache"])
+    return weights
+
+
+def _train_on(
+    path: Path,
+    finetune: FinetuneConfig,
+    weights: Mapping[Modality, Path],
+    settings: RunSettings,
+    run: RunOptions,
+    given: Set[str],
+) -> "TrainResult":
+    """Go on from a frozen run: its model, rows and stores; its training settings but for those given."""
+    from heads.finetune.setup import Start
+    from heads.train import train
+    from heads.trained import load_trained
+
+    frozen = load_trained(path, "cpu")
+    _check_same(frozen, path, settings, run, given)
+    dataset = run.dataset if "dataset" in given else Path(frozen.description["dataset"]["path"])
+    cache = run.cache if "cache" in given else str(frozen.description["cache"])
     frozen.check_dataset(dataset)
     stores = {m: frozen.find_stores(dataset, cache, m) for m in frozen.model.config.modalities}
     return train(
         dataset=dataset,
         cache=cache,
-        run=options["run"],
+        run=run.run,
         model=frozen.model.config,
         config=_training(frozen, settings, given),
         encoders={m: "+".join(place.name for place in places) for m, places in stores.items()},
@@ -99,12 +129,11 @@ def train_tuned(settings: RunSettings, options: Mapping[str, Any], given: Set[st
     )
 
 
-def _check_same(frozen: "TrainedRun", settings: RunSettings, options: Mapping[str, Any], given: Set[str]) -> None:
+def _check_same(frozen: "TrainedRun", path: Path, settings: RunSettings, run: RunOptions, given: Set[str]) -> None:
     """The model and the rows are those of the frozen run; saying so again is allowed."""
-    path = options["from_run"]
     if frozen.finetune is not None:
         raise InvalidSettingError(f"{path} was fine-tuned itself. Give the frozen run that it came from as --from.")
-    if options["run"].resolve() == Path(path).resolve():
+    if run.run.resolve() == path.resolve():
         raise InvalidSettingError(f"--run and --from are both {path}. Give --run a directory of its own.")
     if "encoder" in given:
         raise InvalidSettingError(f"--encoder is that of {path}. Leave it out, or leave out --from.")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from embedcache.choices import EngineName
-from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption, parse_pairs
+from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption, parse_pairs, show
 
 __all__ = ["sweep"]
 
@@ -40,8 +40,7 @@ def sweep(
     found = read_grid(grid)
     job = SweepJob(grid=found, dataset=dataset, cache=cache, output=output or Path("runs") / found.name, device=device)
     if dry_run:
-        estimate = estimate_sweep(job)
-        print(json.dumps(estimate.to_json(), indent=1) if as_json else estimate)
+        show(estimate_sweep(job), as_json)
         return
     options = parse_pairs("--engine-option", engine_option or [], "partition=gpu")
     result = launch_sweep(job, engine=engine, workers=workers, options=options, resamples=resamples)

@@ -7,7 +7,7 @@ import typer
 
 from embedcache.errors import InvalidSettingError
 from embedcache.options import DeviceOption
-from heads.train_command import RunOption
+from heads.train_options import RunOption
 
 __all__ = ["attention"]
 

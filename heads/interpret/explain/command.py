@@ -8,6 +8,7 @@ import typer
 from embedcache.errors import UnknownNameError
 from embedcache.options import DeviceOption, parse_by_modality
 from embedcache.sequences import MODALITIES
+from heads.train_options import RunOption
 
 if TYPE_CHECKING:
     from embedcache.sequences import Modality
@@ -18,7 +19,6 @@ app = typer.Typer(
     help="What a model reads in a sequence, and what a change of it does; encoders run live.", no_args_is_help=True
 )
 
-RunOption = Annotated[Path, typer.Option(envvar="HEADS_RUN", help="Directory of the run.")]
 TranscriptOption = Annotated[str, typer.Option(help="ID of a transcript in the dataset.", show_default=False)]
 TissueOption = Annotated[list[str] | None, typer.Option(help="Tissue to show. Default: all, and their mean.")]
 OutputOption = Annotated[Path, typer.Option(help="Directory for the Parquet file and the page.")]
