@@ -151,8 +151,9 @@ def join_targets(table: TargetTable, ids: Sequence[str], *, strip_versions: bool
     row_of = {identifier: row for row, identifier in enumerate(table.ids)}
     rows = np.array([row_of.get(identifier, -1) for identifier in ids], dtype=np.intp)
     n_exact = int((rows >= 0).sum())
-    loose = _join_without_version(table, ids, rows)
+    loose, twice = _join_without_version(table, ids, rows)
     if strip_versions:
+        _refuse_two_rows(table, ids, rows, twice, where)
         rows = np.where(rows < 0, loose, rows)
     used = rows[rows >= 0]
     if len(used) == 0:
@@ -175,13 +176,30 @@ def join_targets(table: TargetTable, ids: Sequence[str], *, strip_versions: bool
     return JoinedTargets(values=values, rows=rows, counts=counts)
 
 
-def _join_without_version(table: TargetTable, ids: Sequence[str], exact: NDArray[np.intp]) -> NDArray[np.intp]:
+def _join_without_version(
+    table: TargetTable, ids: Sequence[str], exact: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], dict[str, int]]:
+    """Row of each ID among those without an exact match, and a second row of IDs without version that have two."""
     taken = set(exact.tolist())
     row_of: dict[str, int] = {}
+    twice: dict[str, int] = {}
     for row, identifier in enumerate(table.ids):
-        if row not in taken:
-            row_of.setdefault(without_version(identifier), row)
-    return np.array([row_of.get(without_version(identifier), -1) for identifier in ids], dtype=np.intp)
+        if row not in taken and row_of.setdefault(without_version(identifier), row) != row:
+            twice[without_version(identifier)] = row
+    return np.array([row_of.get(without_version(identifier), -1) for identifier in ids], dtype=np.intp), twice
+
+
+def _refuse_two_rows(
+    table: TargetTable, ids: Sequence[str], exact: NDArray[np.intp], twice: Mapping[str, int], where: str
+) -> None:
+    for identifier, row in zip(ids, exact.tolist(), strict=True):
+        bare = without_version(identifier)
+        if row < 0 and bare in twice:
+            first = next(name for name in table.ids if without_version(name) == bare and name not in ids)
+            raise InvalidInputError(
+                f"{table.path}: {first!r} and {table.ids[twice[bare]]!r} both fit {identifier!r} of {where} without "
+                "version. Leave out --strip-versions, or drop one of them."
+            )
 
 
 def target_frame(values: NDArray[np.float64], tissues: Sequence[str]) -> pd.DataFrame:
