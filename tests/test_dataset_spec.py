@@ -17,7 +17,7 @@ from embedcache.splits import SplitRule
 
 PAGE = read_page("dataset.md")
 SPEC = run_python("dataset.md")
-COMMAND = re.findall(r"^(?:\$ )?embedcache (prepare simulate .*)$", PAGE, re.MULTILINE)[0]
+COMMAND = re.findall(r"^embedcache (prepare simulate .*\n.*)$", PAGE, re.MULTILINE)[0].replace("\\\n", " ")
 
 
 @pytest.fixture(scope="module")
