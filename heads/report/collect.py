@@ -1,7 +1,7 @@
 """Reading a run or a sweep directory into a ``Report``. What is not there yet becomes a note, not an error."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from embedcache.errors import InvalidInputError
@@ -64,7 +64,7 @@ def _run(path: Path, dataset: Path | str | None) -> Report:
         difference="this run minus the baseline" if found else "",
         expression=run.expression,
         expression_unit=run.unit,
-        facts=run.facts() + test.facts,
+        facts=_facts([run]) + test.facts,
         notes=tuple(notes),
         provenance={"config.json": run.config.values},
     )
@@ -104,10 +104,19 @@ def _sweep(path: Path, dataset: Path | str | None) -> Report:
         difference=f"arm minus {table.reference}" if table.reference else "",
         expression=runs[0].expression if runs else (),
         expression_unit=runs[0].unit if runs else "",
-        facts=runs[0].facts() if runs else (),
+        facts=_facts(runs),
         lost=table.diverged,
         notes=tuple(notes),
         provenance={"sweep.json": sweep.shown, **configs},
+    )
+
+
+def _facts(runs: Sequence[RunFiles]) -> tuple[tuple[str, str], ...]:
+    """Encoders that any run reads; rows of the first, which differ from fold to fold."""
+    encoders = dict.fromkeys(one for run in runs for one in run.encoders)
+    rows = f" of {len(runs):,} runs, the first" if len(runs) > 1 else ""
+    return ((("encoders", ", ".join(encoders)),) if encoders else ()) + tuple(
+        (f"measured rows{rows}", text) for run in runs[:1] if (text := run.rows)
     )
 
 

@@ -16,12 +16,15 @@ def report(
         Path | None, typer.Option(help="File to write. Default: report.html, or so, in the directory.")
     ] = None,
     form: Annotated[
-        Literal["html", "markdown", "csv", "latex"] | None,
-        typer.Option("--format", help="A page, or its table. Default: what the name of the output says, else html."),
+        Literal["html", "markdown", "csv", "latex", "svg"] | None,
+        typer.Option(
+            "--format",
+            help="A page, its table, or its scores as a picture. Default: what the name of the output says, else html.",
+        ),
     ] = None,
     dataset: Annotated[Path | None, typer.Option(help="Where the dataset of the run is, if it was moved.")] = None,
 ) -> None:
-    """Show a run or a sweep as one page that opens offline, or its table as Markdown, CSV or LaTeX."""
+    """Show a run or a sweep as a page that opens offline, a table (Markdown, CSV, LaTeX) or a picture (SVG)."""
     from heads.report.write import write_report
 
     print(write_report(directory, output, form=form, dataset=dataset))

@@ -28,8 +28,8 @@ def forest(report: Report, metric: str) -> str:
     return _forest(title, lines, sign="+", zero=True, n_arms=sum(arm.kind == "arm" for arm, _ in rows))
 
 
-def scores_forest(report: Report, metric: str) -> str:
-    """The scores themselves with 95% intervals; empty if nothing was scored."""
+def scores_forest(report: Report, metric: str, below: Sequence[str] = ()) -> str:
+    """The scores themselves with 95% intervals, and lines of text below; empty if nothing was scored."""
     arms = [arm for arm in (*report.arms_only, *report.baselines) if getattr(arm, metric) is not None]
     if not arms:
         return ""
@@ -37,7 +37,7 @@ def scores_forest(report: Report, metric: str) -> str:
     lines = [(arm, getattr(arm, metric), _planted(arm) if planted else "") for arm in arms]
     title = f"{METRICS[metric]}, mean over tissues, 95% interval{'; bar: planted' if planted else ''}"
     n_arms = sum(arm.kind == "arm" for arm in arms)
-    return _forest(title, lines, sign="", zero=planted, planted=planted, n_arms=n_arms)
+    return _forest(title, lines, sign="", zero=planted, planted=planted, n_arms=n_arms, below=below)
 
 
 def _planted(arm: Arm) -> str:
@@ -59,6 +59,7 @@ def _forest(
     zero: bool,
     n_arms: int,
     planted: bool = False,
+    below: Sequence[str] = (),
 ) -> str:
     """Rows of names, intervals and numbers, and bars at what was planted; a rule between arms and baselines."""
     left, right, width, top = 236, 640, 980, 22
@@ -86,7 +87,8 @@ def _forest(
         if beside:
             body.append(label(right + 178, y + 4, beside, css="number"))
     spoken = "; ".join(f"{arm.name} {interval(found, sign)} {beside}".strip() for arm, found, beside in lines)
-    return figure(width, bottom + 22, title, spoken, body)
+    body += [label(0, bottom + 40 + 17 * i, text, width=width) for i, text in enumerate(below)]
+    return figure(width, bottom + 22 + (17 * len(below) + 8 if below else 0), title, spoken, body)
 
 
 def tissue_bars(arm: Arm, tissues: Sequence[str], metric: str, axis_of: Sequence[Arm]) -> str:

@@ -65,17 +65,18 @@ class RunFiles:
             arm = replace(arm, validation={**scores, "loss": epoch.number("validation_loss")})
         return replace(arm, curves=curves)
 
-    def facts(self) -> tuple[tuple[str, str], ...]:
-        """What a reader must know of data and encoders."""
-        found = []
-        encoders = self.config.needed("encoders")
-        names = [f"{modality} {encoders.needed(modality).text('directory') or '?'}" for modality in encoders.values]
-        if names:
-            found.append(("encoders", ", ".join(names)))
-        if rows := self.config.needed("dataset").part("rows"):
-            counts = [(name, rows.whole(name)) for name in rows.values]
-            found.append(("measured rows", ", ".join(f"{name} {n:,}" for name, n in counts if n is not None)))
-        return tuple(found)
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """What is read, such as ``rna mini-rna-0123456789ab``."""
+        found = self.config.needed("encoders")
+        return tuple(f"{modality} {found.needed(modality).text('directory') or '?'}" for modality in found.values)
+
+    @property
+    def rows(self) -> str:
+        """How many measured rows each part of the data has, in words."""
+        rows = self.config.needed("dataset").part("rows")
+        counts = [(name, rows.whole(name)) for name in rows.values] if rows else []
+        return ", ".join(f"{name} {n:,}" for name, n in counts if n is not None)
 
 
 def open_run(path: Path) -> RunFiles:

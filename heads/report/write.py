@@ -10,16 +10,26 @@ from heads.report.collect import collect
 from heads.report.content import Report
 from heads.report.forms import csv_text, latex_text, markdown_text
 from heads.report.page import MARK, html_text
+from heads.report.picture import MARK as PICTURE_MARK
+from heads.report.picture import svg_text
 
 __all__ = ["Format", "ReportResult", "render", "write_report"]
 
-Format = Literal["html", "markdown", "csv", "latex"]
-SUFFIXES: dict[str, Format] = {".html": "html", ".htm": "html", ".md": "markdown", ".csv": "csv", ".tex": "latex"}
+Format = Literal["html", "markdown", "csv", "latex", "svg"]
+SUFFIXES: dict[str, Format] = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "markdown",
+    ".csv": "csv",
+    ".tex": "latex",
+    ".svg": "svg",
+}
 _STARTS = {
     "html": MARK,
     "markdown": "<!-- isoheads report -->",
     "csv": "name,kind,is_reference,",
     "latex": "% isoheads report",
+    "svg": PICTURE_MARK,
 }
 
 
@@ -42,7 +52,9 @@ class ReportResult:
 
 def render(report: Report, form: Format = "html") -> str:
     """A report as text. Equal reports give equal text."""
-    writers = {"html": html_text, "markdown": markdown_text, "csv": csv_text, "latex": latex_text}
+    writers = {
+        "html": html_text, "markdown": markdown_text, "csv": csv_text, "latex": latex_text, "svg": svg_text
+    }  # fmt: skip
     return writers[form](report)
 
 
@@ -55,7 +67,7 @@ def write_report(
         path: Directory of ``heads train`` or ``heads sweep``.
         output: File to write, ``report.html`` and the like in the directory if none is given. An older report is
             replaced, a file of something else is not.
-        form: ``html``, ``markdown``, ``csv`` or ``latex``; from the name of the output if none is given.
+        form: ``html``, ``markdown``, ``csv``, ``latex`` or ``svg``; from the name of the output if none is given.
         dataset: Where the dataset is now, if it was moved.
 
     Raises:
