@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,26 +14,52 @@ from tqdm import tqdm
 from embedcache.annotation import Annotation, Transcript
 from embedcache.dataset import SAMPLE_COLUMNS
 from embedcache.dataset_write import DatasetWriter
-from embedcache.errors import InvalidInputError, UnknownNameError
+from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.genome import Genome, open_genome, window_bounds
-from embedcache.prepare.common import join_targets, target_frame
-from embedcache.splits import SplitRule
+from embedcache.prepare.common import Assembled, join_targets, target_frame
+from embedcache.splits import SplitError, SplitRule
 from embedcache.tables import TargetTable
 from embedcache.transcripts import VERTEBRATE_MITOCHONDRIA, check_genetic_code, read_coding_sequence, splice
 
-__all__ = ["Assembled", "MissingContigs", "assemble", "choose_genetic_codes"]
+__all__ = ["AssemblyRules", "MissingContigs", "assemble", "check_dna_length", "choose_genetic_codes"]
 
 MissingContigs = Literal["error", "leave-out"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Assembled:
-    """The tables of a dataset and what goes into ``dataset.json`` about them."""
+class AssemblyRules:
+    """How rows are made of transcripts; part of the record of a dataset."""
 
-    samples: pd.DataFrame
-    targets: pd.DataFrame | None
-    counts: Counter[str]
-    left_out: Counter[str]
+    strip_versions: bool = False
+    """Join targets whose IDs differ in their version only."""
+    dna_length: int
+    """Length of the DNA window in bp."""
+    genetic_codes: Mapping[str, int] = field(default_factory=dict)
+    """NCBI table of a contig that is not read with table 1."""
+    only_measured: bool = False
+    """Leave out transcripts without targets."""
+    missing_contigs: MissingContigs = "error"
+    splits: SplitRule
+
+    def __post_init__(self) -> None:
+        check_dna_length(self.dna_length)
+        if self.splits.kind == "column":
+            raise SplitError("A genome has no column of splits. Split by fractions or by chromosomes.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**values, "genetic_codes": dict(self.genetic_codes), "splits": self.splits.options()}
+
+
+def check_dna_length(length: int) -> None:
+    """A window has at least one base.
+
+    Raises:
+        InvalidSettingError: It has not.
+    """
+    if length < 1:
+        raise InvalidSettingError(f"The DNA window has {length} bp. Give at least 1.")
 
 
 def choose_genetic_codes(contigs: set[str], asked: Mapping[str, int] | None) -> dict[str, int]:
@@ -57,35 +83,21 @@ def assemble(
     genome: Path,
     *,
     targets: TargetTable | None,
-    strip_versions: bool,
-    dna_length: int,
-    genetic_codes: Mapping[str, int],
-    only_measured: bool,
-    missing_contigs: MissingContigs,
-    splits: SplitRule,
+    rules: AssemblyRules,
 ) -> Assembled:
     """Write all sequences of the transcripts and return their rows."""
     counts, left_out = Counter(annotation.counts), Counter(annotation.left_out)
-    transcripts, values = _with_targets(
-        annotation, targets, counts, left_out, strip_versions=strip_versions, only_measured=only_measured
-    )
+    transcripts, values = _with_targets(annotation, targets, counts, left_out, rules)
     with open_genome(genome, writer.scratch) as opened:
-        present = _on_known_contigs(opened, annotation, transcripts, missing_contigs)
+        present = _on_known_contigs(opened, annotation, transcripts, rules.missing_contigs)
         left_out["transcripts on contigs that the genome lacks"] = int((~present).sum())
         transcripts = [transcript for transcript, keep in zip(transcripts, present, strict=True) if keep]
         values = values[present] if values is not None else None
-        split_names = splits.assign(
+        split_names = rules.splits.assign(
             [transcript.gene_id for transcript in transcripts],
             chromosomes=[transcript.contig for transcript in transcripts],
         )
-        rows = _Rows(
-            writer=writer,
-            genome=opened,
-            dna_length=dna_length,
-            genetic_codes=genetic_codes,
-            counts=counts,
-            left_out=left_out,
-        )
+        rows = _Rows(writer=writer, genome=opened, rules=rules, counts=counts, left_out=left_out)
         for transcript, split in tqdm(
             zip(transcripts, split_names, strict=True), total=len(transcripts), desc="transcripts", disable=None
         ):
@@ -101,19 +113,17 @@ def _with_targets(
     targets: TargetTable | None,
     counts: Counter[str],
     left_out: Counter[str],
-    *,
-    strip_versions: bool,
-    only_measured: bool,
+    rules: AssemblyRules,
 ) -> tuple[list[Transcript], NDArray[np.float64] | None]:
     """Transcripts to keep and their targets, (transcripts, tissues)."""
     transcripts = list(annotation.transcripts.values())
     if targets is None:
         return transcripts, None
     ids = [transcript.id for transcript in transcripts]
-    joined = join_targets(targets, ids, strip_versions=strip_versions, where=str(annotation.path))
+    joined = join_targets(targets, ids, strip_versions=rules.strip_versions, where=str(annotation.path))
     counts.update(joined.counts)
     left_out["rows of targets without transcript"] = len(targets.ids) - int(joined.measured.sum())
-    if not only_measured:
+    if not rules.only_measured:
         return transcripts, joined.values
     left_out["transcripts without targets"] = int((~joined.measured).sum())
     return [transcripts[i] for i in np.flatnonzero(joined.measured)], joined.values[joined.measured]
@@ -141,15 +151,14 @@ class _Rows:
 
     writer: DatasetWriter
     genome: Genome
-    dna_length: int
-    genetic_codes: Mapping[str, int]
+    rules: AssemblyRules
     counts: Counter[str]
     left_out: Counter[str]
     windows: dict[tuple[str, int, str], bytes] = field(default_factory=dict)  # isoforms of one TSS share a window
     rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, transcript: Transcript, split: str) -> None:
-        code = self.genetic_codes.get(transcript.contig, 1)
+        code = self.rules.genetic_codes.get(transcript.contig, 1)
         rna = splice(self.genome, transcript)
         row: dict[str, Any] = {
             "transcript_id": transcript.id,
@@ -179,8 +188,8 @@ class _Rows:
     def _window(self, transcript: Transcript) -> bytes:
         place = (transcript.contig, transcript.tss, transcript.strand)
         if place not in self.windows:
-            start, end = window_bounds(transcript.tss, transcript.strand, self.dna_length)
+            start, end = window_bounds(transcript.tss, transcript.strand, self.rules.dna_length)
             if start < 0 or end > self.genome.length(transcript.contig):
                 self.counts["DNA windows that leave their contig"] += 1
-            self.windows[place] = self.writer.add("dna", self.genome.window(*place, self.dna_length))
+            self.windows[place] = self.writer.add("dna", self.genome.window(*place, self.rules.dna_length))
         return self.windows[place]

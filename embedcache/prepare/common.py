@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from embedcache.dataset_write import describe_input
+from embedcache.dataset_write import DatasetWriter, describe_input
 from embedcache.encoders.registry import card, check_reads
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.expression import read_gct
@@ -21,9 +21,11 @@ from embedcache.tables import TargetTable, read_target_table
 from embedcache.text import open_text
 
 __all__ = [
+    "Assembled",
     "JoinedTargets",
     "check_header",
     "check_unit",
+    "finish_dataset",
     "join_targets",
     "provenance",
     "read_targets",
@@ -205,3 +207,27 @@ def _refuse_two_rows(
 def target_frame(values: NDArray[np.float64], tissues: Sequence[str]) -> pd.DataFrame:
     """Targets as ``dataset_write.write_dataset`` takes them."""
     return pd.DataFrame(values, columns=pd.Index(list(tissues)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembled:
+    """The tables of a dataset and what goes into ``dataset.json`` about them."""
+
+    samples: pd.DataFrame
+    targets: pd.DataFrame | None
+    counts: Counter[str]
+    left_out: Counter[str]
+
+
+def finish_dataset(
+    writer: DatasetWriter, info: Mapping[str, Any], made: Assembled, genetic_codes: Mapping[str, int], unit: str | None
+) -> None:
+    """Complete the record of a dataset and write it with the tables."""
+    record = {
+        **info,
+        "genetic_codes": dict(genetic_codes),
+        "target_unit": unit,
+        "counts": dict(made.counts + writer.counts),
+        "left_out": dict(+made.left_out),
+    }
+    writer.finish(record, made.samples, made.targets)

@@ -12,7 +12,15 @@ from tqdm import tqdm
 from embedcache.dataset import SAMPLE_COLUMNS, Dataset, read_dataset
 from embedcache.dataset_write import DatasetWriter, made_by_same_command
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
-from embedcache.prepare.common import check_header, check_unit, join_targets, provenance, target_frame
+from embedcache.prepare.common import (
+    Assembled,
+    check_header,
+    check_unit,
+    finish_dataset,
+    join_targets,
+    provenance,
+    target_frame,
+)
 from embedcache.sequences import Modality, read_fasta
 from embedcache.splits import SplitRule, split_name
 from embedcache.tables import TargetTable, read_names, read_table, read_target_table
@@ -71,24 +79,38 @@ def prepare_fasta(
     info = provenance("fasta", (*files.values(), targets, genes), options, encoders)
     if found := made_by_same_command(output, info):
         return found
-    table = None
-    if targets is not None:
-        table = read_target_table(targets, already_log=already_log, unit=target_unit, **columns)
-    gene_of, split_of = read_genes(genes, splits)
+    table = read_target_table(targets, already_log=already_log, unit=target_unit, **columns) if targets else None
     with DatasetWriter(output) as writer:
-        rows, counts = _read_sequences(writer, files)
-        left_out = Counter[str]()
-        if genes is not None:
-            _check_genes(genes, gene_of, rows, left_out)
-        rows, frame = _join(rows, table, counts, left_out, strip_versions=strip_versions, only_measured=only_measured)
-        _give_genes(rows, table, gene_of, counts)
-        _give_splits(rows, splits, genes, split_of)
-        for modality in files:
-            counts[f"transcripts with {modality}"] = sum(f"{modality}_key" in row for row in rows)
-        info |= {"genetic_codes": {}, "target_unit": table.unit if table else None}
-        info |= {"counts": dict(counts + writer.counts), "left_out": dict(+left_out)}
-        writer.finish(info, pd.DataFrame(rows, columns=pd.Index(list(SAMPLE_COLUMNS))), frame)
+        made = _make_rows(
+            writer, files, table, genes, splits, strip_versions=strip_versions, only_measured=only_measured
+        )
+        finish_dataset(writer, info, made, {}, table.unit if table else None)
     return read_dataset(output)
+
+
+def _make_rows(
+    writer: DatasetWriter,
+    files: Mapping[Modality, Path | None],
+    table: TargetTable | None,
+    genes: Path | None,
+    splits: SplitRule,
+    *,
+    strip_versions: bool,
+    only_measured: bool,
+) -> Assembled:
+    """Write all sequences and return their rows, with targets, genes and splits."""
+    gene_of, split_of = read_genes(genes, splits)
+    rows, counts = _read_sequences(writer, files)
+    left_out = Counter[str]()
+    if genes is not None:
+        _check_genes(genes, gene_of, rows, left_out)
+    rows, frame = _join(rows, table, counts, left_out, strip_versions=strip_versions, only_measured=only_measured)
+    _give_genes(rows, table, gene_of, counts)
+    _give_splits(rows, splits, genes, split_of)
+    for modality in files:
+        counts[f"transcripts with {modality}"] = sum(f"{modality}_key" in row for row in rows)
+    samples = pd.DataFrame(rows, columns=pd.Index(list(SAMPLE_COLUMNS)))
+    return Assembled(samples=samples, targets=frame, counts=counts, left_out=left_out)
 
 
 def _check_settings(

@@ -1,24 +1,21 @@
 """A dataset from a genome FASTA, a GTF and, if there is any, expression."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from embedcache.annotation import read_gtf
+from embedcache.annotation import Annotation, read_gtf
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.dataset_write import DatasetWriter, made_by_same_command
 from embedcache.errors import InvalidSettingError
-from embedcache.prepare.assemble import MissingContigs, assemble, choose_genetic_codes
-from embedcache.prepare.common import provenance, read_targets
+from embedcache.prepare.assemble import AssemblyRules, MissingContigs, assemble, choose_genetic_codes
+from embedcache.prepare.common import finish_dataset, provenance, read_targets
 from embedcache.sequences import Modality
-from embedcache.splits import SplitError, SplitRule
+from embedcache.splits import SplitRule
+from embedcache.tables import TargetTable
 
-__all__ = ["check_dna_length", "prepare_genome"]
-
-
-def check_dna_length(length: int) -> None:
-    """A window has at least one base."""
-    if length < 1:
-        raise InvalidSettingError(f"The DNA window has {length} bp. Give at least 1.")
+__all__ = ["prepare_genome"]
 
 
 def prepare_genome(
@@ -64,55 +61,49 @@ def prepare_genome(
         splits: How genes are split; 10 % validation and 10 % test without it.
         encoders: Default encoder of a modality.
     """
-    splits = splits or SplitRule()
-    _check_settings(dna_length, splits, expression, only_measured=only_measured, samples=samples)
-    options = {
-        "tissue_column": tissue_column,
-        "tissues": list(tissues),
-        "already_log": already_log,
-        "target_unit": target_unit,
-        "id_column": id_column,
-        "drop_columns": list(drop_columns),
-        "strip_versions": strip_versions,
-        "dna_length": dna_length,
-        "genetic_codes": dict(genetic_codes or {}),
-        "only_measured": only_measured,
-        "missing_contigs": missing_contigs,
-        "splits": splits.options(),
-    }
+    rules = AssemblyRules(
+        strip_versions=strip_versions,
+        dna_length=dna_length,
+        genetic_codes=genetic_codes or {},
+        only_measured=only_measured,
+        missing_contigs=missing_contigs,
+        splits=splits or SplitRule(),
+    )
+    _check_expression(expression, samples, only_measured=only_measured)
+    scale = {"already_log": already_log, "target_unit": target_unit}
+    columns = {"id_column": id_column, "drop_columns": list(drop_columns)}
+    options = {"tissue_column": tissue_column, "tissues": list(tissues), **scale, **columns, **rules.to_json()}
     info = provenance("genome", (genome, gtf, expression, samples), options, encoders)
     if found := made_by_same_command(output, info):
         return found
-    annotation = read_gtf(gtf)
-    codes = choose_genetic_codes({one.contig for one in annotation.transcripts.values()}, genetic_codes)
-    columns = {"id_column": id_column, "drop_columns": drop_columns}
+    annotation, rules = _read_annotation(gtf, rules)
     targets = read_targets(expression, samples, tissue_column, already_log=already_log, unit=target_unit, **columns)
-    targets = targets and targets.select(tissues)
+    return _write(output, info, annotation, genome, targets=targets and targets.select(tissues), rules=rules)
+
+
+def _read_annotation(gtf: Path, rules: AssemblyRules) -> tuple[Annotation, AssemblyRules]:
+    """The annotation, and the rules with the genetic codes of its contigs."""
+    annotation = read_gtf(gtf)
+    contigs = {transcript.contig for transcript in annotation.transcripts.values()}
+    return annotation, replace(rules, genetic_codes=choose_genetic_codes(contigs, rules.genetic_codes))
+
+
+def _write(
+    output: Path,
+    info: Mapping[str, Any],
+    annotation: Annotation,
+    genome: Path,
+    *,
+    targets: TargetTable | None,
+    rules: AssemblyRules,
+) -> Dataset:
     with DatasetWriter(output) as writer:
-        made = assemble(
-            writer,
-            annotation,
-            genome,
-            targets=targets,
-            strip_versions=strip_versions,
-            dna_length=dna_length,
-            genetic_codes=codes,
-            only_measured=only_measured,
-            missing_contigs=missing_contigs,
-            splits=splits,
-        )
-        info |= {"genetic_codes": codes, "target_unit": targets.unit if targets else None}
-        info |= {"counts": dict(made.counts + writer.counts), "left_out": dict(+made.left_out)}
-        writer.finish(info, made.samples, made.targets)
+        made = assemble(writer, annotation, genome, targets=targets, rules=rules)
+        finish_dataset(writer, info, made, rules.genetic_codes, targets.unit if targets else None)
     return read_dataset(output)
 
 
-def _check_settings(
-    dna_length: int, splits: SplitRule, expression: Path | None, *, only_measured: bool, samples: Path | None
-) -> None:
-    check_dna_length(dna_length)
-    if splits.kind == "column":
-        raise SplitError("A genome has no column of splits. Split by fractions or by chromosomes.")
+def _check_expression(expression: Path | None, samples: Path | None, *, only_measured: bool) -> None:
     if samples is not None and expression is None:
         raise InvalidSettingError(f"{samples} describes samples, but there is no expression. Give --expression.")
     if only_measured and expression is None:

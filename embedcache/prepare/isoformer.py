@@ -17,8 +17,8 @@ from embedcache.dataset import SAMPLE_COLUMNS, Dataset, read_dataset
 from embedcache.dataset_write import DatasetWriter, made_by_same_command
 from embedcache.errors import InvalidInputError, InvalidSequenceError, UnknownNameError
 from embedcache.genome import open_genome
-from embedcache.prepare.common import provenance, target_frame
-from embedcache.prepare.genome import check_dna_length
+from embedcache.prepare.assemble import check_dna_length
+from embedcache.prepare.common import Assembled, finish_dataset, provenance, target_frame
 from embedcache.prepare.isoformer_rows import RowReader
 from embedcache.sequences import Modality
 from embedcache.splits import SplitRule, split_name
@@ -95,12 +95,15 @@ def prepare_isoformer(
             targets, split_values = _read_rows(table, reader, names, values, splits)
         reader.check_genetic_codes()
         _assign_splits(reader.rows, splits, split_values)
-        reader.counts["genes"] = len({row["gene_id"] for row in reader.rows})
-        info |= {"genetic_codes": reader.codes_used(), "target_unit": _UNITS[values]}
-        info |= {"counts": dict(reader.counts + writer.counts), "left_out": dict(+reader.left_out)}
-        samples = pd.DataFrame(reader.rows, columns=pd.Index(list(SAMPLE_COLUMNS)))
-        writer.finish(info, samples, target_frame(targets, names))
+        made = _assembled(reader, target_frame(targets, names))
+        finish_dataset(writer, info, made, reader.codes_used(), _UNITS[values])
     return read_dataset(output)
+
+
+def _assembled(reader: RowReader, targets: pd.DataFrame) -> Assembled:
+    reader.counts["genes"] = len({row["gene_id"] for row in reader.rows})
+    samples = pd.DataFrame(reader.rows, columns=pd.Index(list(SAMPLE_COLUMNS)))
+    return Assembled(samples=samples, targets=targets, counts=reader.counts, left_out=reader.left_out)
 
 
 def _assign_splits(rows: list[dict[str, Any]], splits: SplitRule, values: list[str]) -> None:

@@ -25,9 +25,8 @@ from embedcache.dataset_write import DatasetWriter, describe_input, made_by_same
 from embedcache.encoders.cards import MINI_ENCODERS
 from embedcache.errors import InvalidSettingError
 from embedcache.expression import read_gct
-from embedcache.prepare.assemble import assemble
-from embedcache.prepare.common import provenance
-from embedcache.prepare.genome import check_dna_length
+from embedcache.prepare.assemble import AssemblyRules, assemble
+from embedcache.prepare.common import finish_dataset, provenance
 from embedcache.prepare.simulated_genes import MAX_ISOFORMS, gc_share, residue_score
 from embedcache.prepare.simulated_study import SimulatedStudy, draw_study, write_expression, write_genome
 from embedcache.sequences import MODALITIES, Modality
@@ -80,9 +79,10 @@ def prepare_simulate(
         encoders: Default encoder of a modality; the small ones of the package without it.
     """
     shares = dict(SHARES if shares is None else shares)
-    splits = splits or SplitRule(validation_fraction=0.15, test_fraction=0.15)
+    rules = AssemblyRules(
+        dna_length=dna_length, splits=splits or SplitRule(validation_fraction=0.15, test_fraction=0.15)
+    )
     _check(n_genes, isoforms_per_gene, noncoding_share, n_tissues, shares)
-    check_dna_length(dna_length)
     options = {
         "n_genes": n_genes,
         "isoforms_per_gene": isoforms_per_gene,
@@ -91,55 +91,42 @@ def prepare_simulate(
         "dna_length": dna_length,
         "seed": seed,
         "shares": shares,
-        "splits": splits.options(),
+        "splits": rules.splits.options(),
     }
     info = provenance("simulate", (), options, encoders or MINI_ENCODERS, labels=["simulated"])
     if found := made_by_same_command(output, {name: info[name] for name in ("source", "options", "encoders")}):
         return found
     draw = np.random.default_rng(seed)
+    n_noncoding = round(noncoding_share * n_genes)
     study = draw_study(
-        draw,
-        n_genes=n_genes,
-        n_isoforms=isoforms_per_gene,
-        n_noncoding=round(noncoding_share * n_genes),
-        dna_length=dna_length,
+        draw, n_genes=n_genes, n_isoforms=isoforms_per_gene, n_noncoding=n_noncoding, dna_length=dna_length
     )
     expression = _draw_expression(draw, study, n_tissues, shares, dna_length)
+    return _write(output, info, study, expression, shares=shares, rules=rules)
+
+
+def _write(
+    output: Path,
+    info: dict[str, Any],
+    study: SimulatedStudy,
+    expression: _Expression,
+    *,
+    shares: Mapping[Modality, float],
+    rules: AssemblyRules,
+) -> Dataset:
+    """Write the files of the study, and prepare them on the path that real files take."""
     with DatasetWriter(output) as writer:
         folder = writer.scratch / "study"
-        tissues = [f"Simulated tissue {number}" for number in range(1, n_tissues + 1)]
+        tissues = [f"Simulated tissue {number}" for number in range(1, expression.log1p_tpm.shape[1] + 1)]
         write_genome(folder, study)
         write_expression(folder, study, expression.log1p_tpm, tissues, _SAMPLES_A_TISSUE)
+        targets = read_gct(folder / "transcript_tpm.gct.gz", folder / "sample_attributes.tsv", "SMTSD")
+        annotation = read_gtf(folder / "annotation.gtf")
+        made = assemble(writer, annotation, folder / "genome.fa", targets=targets, rules=rules)
         info["truth"] = _truth(expression, shares, tissues)
-        _prepare(writer, folder, info, dna_length, splits)
+        info["inputs"] = [{**describe_input(path), "path": f"study/{path.name}"} for path in sorted(folder.iterdir())]
+        finish_dataset(writer, info, made, {}, targets.unit)
     return read_dataset(output)
-
-
-def _prepare(
-    writer: DatasetWriter,
-    folder: Path,
-    info: dict[str, Any],
-    dna_length: int,
-    splits: SplitRule,
-) -> None:
-    """The same path that real files take."""
-    targets = read_gct(folder / "transcript_tpm.gct.gz", folder / "sample_attributes.tsv", "SMTSD")
-    made = assemble(
-        writer,
-        read_gtf(folder / "annotation.gtf"),
-        folder / "genome.fa",
-        targets=targets,
-        strip_versions=False,
-        dna_length=dna_length,
-        genetic_codes={},
-        only_measured=False,
-        missing_contigs="error",
-        splits=splits,
-    )
-    info["inputs"] = [{**describe_input(path), "path": f"study/{path.name}"} for path in sorted(folder.iterdir())]
-    info |= {"genetic_codes": {}, "target_unit": targets.unit}
-    info |= {"counts": dict(made.counts + writer.counts), "left_out": dict(+made.left_out)}
-    writer.finish(info, made.samples, made.targets)
 
 
 def _check(n_genes: int, isoforms: int, noncoding: float, n_tissues: int, shares: Mapping[Modality, float]) -> None:
