@@ -171,13 +171,6 @@ def build_products(
     )
 
 
-def _make_store(plan: Plan, product: Product, encoder: Encoder, shard_bytes: int) -> None:
-    longest = product.n_rows(max(plan.lengths, default=0))
-    limit = product.n_rows(encoder.spec.max_tokens if encoder.spec.crop != "windows" else 0)
-    product.layout = create_store(product.root, product.spec, longest=max(longest, limit), shard_bytes=shard_bytes)
-    _check_room(plan, product)
-
-
 def _open_present(products: Sequence[Product]) -> None:
     """Look what is committed."""
     for product in products:

@@ -4,7 +4,7 @@ Training that was killed goes on to the same numbers, bit for bit, on the same d
 """
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -122,16 +122,23 @@ def train(
             _go_on(trainee, study, directory, team)
         if team.is_first:
             finish(trainee, directory, described)
+    return _result(trainee, directory, described["labels"], resumed=resumed, computed=computed)
+
+
+def _result(
+    run: Run, directory: RunDirectory, labels: Sequence[str], *, resumed: int | None, computed: bool
+) -> TrainResult:
+    best = run.history[run.best_epoch - 1]
     return TrainResult(
         run=directory.path,
-        epochs=trainee.epoch,
-        best_epoch=trainee.best_epoch,
-        validation=trainee.history[trainee.best_epoch - 1],
-        stopped=trainee.stopped,
+        epochs=run.epoch,
+        best_epoch=run.best_epoch,
+        validation=best,
+        stopped=run.stopped,
         resumed_epoch=resumed,
         computed=computed,
-        labels=tuple(described["labels"]),
-        note=no_better_than_start(directory, trainee.history[trainee.best_epoch - 1]["validation_loss"]),
+        labels=tuple(labels),
+        note=no_better_than_start(directory, best["validation_loss"]),
     )
 
 

@@ -72,6 +72,28 @@ def some_variant(run: Path, strand: str, kind: str) -> Variant:
     return Variant(one.contig, start + 1, ref, alt)
 
 
+def write_changed(variant: Variant, genome: Path, gtf: Path, folder: Path) -> None:
+    """The genome with the variant in it, and the annotation moved with it."""
+    start, end = variant.position - 1, variant.position - 1 + len(variant.ref)
+    moved = len(variant.alt) - len(variant.ref)
+    text = []
+    with open_genome(genome) as opened:
+        for contig, size in opened.contigs.items():
+            whole = opened.fetch(contig, 0, size)
+            if contig == variant.contig:
+                whole = whole[:start] + variant.alt + whole[end:]
+            text.append(f">{contig}\n{whole}\n")
+    (folder / "g.fa").write_text("".join(text))
+    lines = []
+    for line in gtf.read_text().splitlines():
+        cells = line.split("\t")
+        if cells[0] == variant.contig:
+            low, high = int(cells[3]) - 1, int(cells[4])
+            cells[3:5] = [str(low + 1 + moved * (low >= end)), str(high + moved * (high >= end))]
+        lines.append("\t".join(cells))
+    (folder / "t.gtf").write_text("\n".join(lines) + "\n")
+
+
 @pytest.mark.parametrize("strand", ["+", "-"])
 @pytest.mark.parametrize(
     "kind",
@@ -82,28 +104,8 @@ def test_inputs_are_those_of_a_dataset_from_the_changed_genome(
     tmp_path: Path, run: Path, dataset: Dataset, strand: str, kind: str
 ) -> None:
     variant = some_variant(run, strand, kind)
-    start, end, moved = (
-        variant.position - 1,
-        variant.position - 1 + len(variant.ref),
-        len(variant.alt) - len(variant.ref),
-    )
     genome, gtf = files(run)
-    text = []
-    with open_genome(genome) as opened:
-        for contig, size in opened.contigs.items():
-            whole = opened.fetch(contig, 0, size)
-            if contig == variant.contig:
-                whole = whole[:start] + variant.alt + whole[end:]
-            text.append(f">{contig}\n{whole}\n")
-    (tmp_path / "g.fa").write_text("".join(text))
-    lines = []
-    for line in gtf.read_text().splitlines():
-        cells = line.split("\t")
-        if cells[0] == variant.contig:
-            low, high = int(cells[3]) - 1, int(cells[4])
-            cells[3:5] = [str(low + 1 + moved * (low >= end)), str(high + moved * (high >= end))]
-        lines.append("\t".join(cells))
-    (tmp_path / "t.gtf").write_text("\n".join(lines) + "\n")
+    write_changed(variant, genome, gtf, tmp_path)
     other = prepare_genome(genome=tmp_path / "g.fa", gtf=tmp_path / "t.gtf", output=tmp_path / "d", dna_length=400)
     expected = dict(zip(other.samples["transcript_id"], letters(other), strict=True))
     effects = carry_variants(dataset, genome, gtf, [variant])

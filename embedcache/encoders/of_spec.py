@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from embedcache.choices import StoreDtype
 from embedcache.encoders.hub import typed_name
@@ -51,21 +51,8 @@ def encoder_of_spec(
             f"{name} comes with code of its own, which runs in `embedcache build --trust-remote-code` only. "
             "Choose an encoder without."
         )
-    options: dict[str, Any] = {
-        "layer": wanted.layer,
-        "pooling": wanted.pooling,
-        "dtype": wanted.compute_dtype,
-        "store_dtype": wanted.store_dtype,
-        "keep_special": wanted.special_tokens != "dropped",
-        "max_tokens": wanted.max_tokens,
-        "crop": wanted.crop,
-        "download": download,
-    }
-    options |= {"overlap": wanted.overlap} if wanted.crop == "windows" else {}
-    options |= {"random_init": seed} if seed is not None else {}
-    options |= {"weights": weights} if weights is not None else {}
-    options |= {"revision": wanted.revision} if wanted.adapter.startswith("hf/") and wanted.revision else {}
-    found = load_encoder(name, wanted.modality, device=device, **cast(EncoderOptions, options))
+    options: EncoderOptions = {**_options(wanted, seed, weights), "download": download}
+    found = load_encoder(name, wanted.modality, device=device, **options)
     if different := [field for field in found.spec.differing(wanted) if field != "revision"]:
         said = "; ".join(
             f"{field} {getattr(wanted, field)!r}, now {getattr(found.spec, field)!r}" for field in different
@@ -75,6 +62,27 @@ def encoder_of_spec(
             "Give the directory of the weights that the store was built with."
         )
     return found
+
+
+def _options(wanted: EncoderSpec, seed: int | None, weights: Path | None) -> EncoderOptions:
+    options: EncoderOptions = {
+        "layer": wanted.layer,
+        "pooling": wanted.pooling,
+        "dtype": wanted.compute_dtype,
+        "store_dtype": wanted.store_dtype,
+        "keep_special": wanted.special_tokens != "dropped",
+        "max_tokens": wanted.max_tokens,
+        "crop": wanted.crop,
+    }
+    if wanted.crop == "windows":
+        options["overlap"] = wanted.overlap
+    if seed is not None:
+        options["random_init"] = seed
+    if weights is not None:
+        options["weights"] = weights
+    if wanted.adapter.startswith("hf/") and wanted.revision:
+        options["revision"] = wanted.revision
+    return options
 
 
 def source_spec(spec: EncoderSpec) -> EncoderSpec:

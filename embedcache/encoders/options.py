@@ -1,7 +1,7 @@
 """What a user can choose about an encoder, and the spec that follows from its card and these choices."""
 
 from pathlib import Path
-from typing import Any, TypedDict, cast, get_args
+from typing import Any, TypedDict, Unpack, cast, get_args
 
 from embedcache.choices import ComputeDtype, Crop, StoreDtype
 from embedcache.encoders.cards import EncoderCard
@@ -43,44 +43,45 @@ class EncoderOptions(TypedDict, total=False):
     """Whether published files that are missing may be fetched into the hub cache."""
 
 
-def card_spec(
-    found: EncoderCard,
-    modality: Modality,
-    *,
-    weights: Path | None = None,
-    random_init: int | None = None,
-    dtype: ComputeDtype = "float32",
-    store_dtype: StoreDtype = "float16",
-    crop: Crop | None = None,
-    overlap: int | None = None,
-    max_tokens: int | None = None,
-    layer: int = -1,
-    keep_special: bool = False,
-    pooling: str = "none",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    download: bool = False,
-) -> EncoderSpec:
+_DEFAULTS: EncoderOptions = {
+    "weights": None,
+    "random_init": None,
+    "dtype": "float32",
+    "store_dtype": "float16",
+    "crop": None,
+    "overlap": None,
+    "max_tokens": None,
+    "layer": -1,
+    "keep_special": False,
+    "pooling": "none",
+    "revision": None,
+    "trust_remote_code": False,
+    "download": False,
+}
+
+
+def card_spec(found: EncoderCard, modality: Modality, **options: Unpack[EncoderOptions]) -> EncoderSpec:
     """The spec from the card alone; ``weights`` in it stays empty where files decide.
 
     Raises:
         EmbedCacheError: A choice that there is not, or that the encoder does not allow.
     """
-    _check_choices(modality=(modality, Modality), dtype=(dtype, ComputeDtype), store_dtype=(store_dtype, StoreDtype))
-    if crop is not None:
-        _check_choices(crop=(crop, Crop))
+    chosen: EncoderOptions = {**_DEFAULTS, **options}
+    _check_choices(
+        modality=(modality, Modality),
+        dtype=(chosen["dtype"], ComputeDtype),
+        store_dtype=(chosen["store_dtype"], StoreDtype),
+    )
     if not found.finder:
-        _check_plain(found, weights, random_init, revision, trust_remote_code)
-    name, identity = _seeded(found, weights, random_init)
-    is_drawn = identity.startswith("seed:")
-    limit = _limit(found, max_tokens)
-    # without a limit no rule changes anything, and must not make another store; windows would have no size
-    rule = crop if crop == "windows" else (crop or found.crops.get(modality, "error")) if limit else "error"
+        _check_plain(found, chosen)
+    name, identity = _seeded(found, chosen["weights"], chosen["random_init"])
+    limit = _limit(found, chosen["max_tokens"])
+    rule = _crop(found, modality, chosen["crop"], limit)
     return EncoderSpec(
         name=name,
         modality=modality,
         adapter=found.adapter,
-        model_id="random" if is_drawn else found.repository or found.bundled,
+        model_id="random" if identity.startswith("seed:") else found.repository or found.bundled,
         revision=found.revision if found.finder else "",
         weights=identity,
         architecture=_architecture(found),
@@ -88,13 +89,13 @@ def card_spec(
         tokens=found.tokens,
         max_tokens=limit,
         crop=rule,
-        overlap=limit // 4 if overlap is None and rule == "windows" else overlap or 0,
-        layer=layer,
-        special_tokens=_special(found, keep_special),
-        pooling=pooling,
+        overlap=limit // 4 if chosen["overlap"] is None and rule == "windows" else chosen["overlap"] or 0,
+        layer=chosen["layer"],
+        special_tokens=_special(found, chosen["keep_special"]),
+        pooling=chosen["pooling"],
         attention=found.attention,
-        compute_dtype=dtype,
-        store_dtype=store_dtype,
+        compute_dtype=chosen["dtype"],
+        store_dtype=chosen["store_dtype"],
     )
 
 
@@ -109,16 +110,15 @@ def _architecture(found: EncoderCard) -> dict[str, Any]:
     return {**{name: value for name, value in shape.items() if value}, **found.settings}
 
 
-def _check_plain(
-    found: EncoderCard, weights: Path | None, seed: int | None, revision: str | None, trust_remote_code: bool
-) -> None:
+def _check_plain(found: EncoderCard, chosen: EncoderOptions) -> None:
     """Refuse choices that have no meaning for an encoder whose code is ours."""
-    if trust_remote_code:
+    if chosen["trust_remote_code"]:
         raise InvalidSettingError(f"Encoder {found.name} has no remote code. Leave out --trust-remote-code.")
-    if revision is not None and (weights is not None or seed is not None or found.weights):
+    is_read = chosen["weights"] is None and chosen["random_init"] is None and not found.weights
+    if chosen["revision"] is not None and not is_read:
         raise InvalidSettingError(
-            f"Revision {revision} is of {found.repository or 'no repository'}, which is not read where weights are "
-            "drawn or lie in a directory. Leave out --revision."
+            f"Revision {chosen['revision']} is of {found.repository or 'no repository'}, which is not read where "
+            "weights are drawn or lie in a directory. Leave out --revision."
         )
 
 
@@ -156,3 +156,11 @@ def _limit(found: EncoderCard, wanted: int | None) -> int:
         allowed = f"1 to {found.max_tokens}" if found.max_tokens else "0 (no limit) or more"
         raise InvalidSettingError(f"Encoder {found.name} cannot take {wanted} tokens. Give {allowed}.")
     return wanted
+
+
+def _crop(found: EncoderCard, modality: Modality, wanted: Crop | None, limit: int) -> Crop:
+    if wanted is not None:
+        _check_choices(crop=(wanted, Crop))
+    if wanted == "windows" or limit:  # windows without a size are refused by the spec
+        return wanted or found.crops.get(modality, "error")
+    return "error"  # without a limit no rule changes anything, and must not make another store

@@ -90,10 +90,6 @@ class EmbeddingFile:
     """The layer that was chosen, where the file names its layers."""
 
 
-Writer = Callable[["Sequence[ExportSource]", Path, ExportOptions], None]
-Reader = Callable[[Path, ReadOptions], AbstractContextManager[EmbeddingFile]]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """What a format can hold, and the functions that write and read it."""

@@ -118,7 +118,7 @@ def variant_effects(
 ) -> VariantEffects:
     """Predict every transcript that a variant touches with and without it; write a Parquet file and a page.
 
-    Splicing is taken as unchanged. See ``variants_apply`` and ``variants_coding`` for the rules.
+    Splicing is taken as unchanged. See ``apply`` and ``coding`` for the rules.
 
     Args:
         run: Directory of a finished run.
@@ -143,13 +143,7 @@ def variant_effects(
     live = open_live(run, device, weights)
     opened, columns = open_dataset(live, dataset), live.columns(tissues)
     inputs = [describe_input(Path(path)) for path in (genome, gtf, variants) if path]
-    with carried_variants(opened, genome, gtf, wanted.variants) as (count, carried):
-        if not count:
-            raise InvalidInputError(
-                f"None of {len(wanted.variants)} variants touches a transcript of {opened.path}, by its exons, its "
-                "introns or its DNA window. Check the names of contigs and the assembly."
-            )
-        effects, predicted = _predict(live, count, carried)
+    effects, predicted = _carry(live, opened, genome, gtf, wanted.variants)
     result = VariantEffects(
         outputs=outputs,
         dataset=opened,
@@ -174,6 +168,19 @@ def predict_distinct(live: LiveModel, samples: Sequence[Sequences]) -> Array:
     inputs: list[Sequences] = [dict(zip(live.modalities, key, strict=True)) for key in distinct]
     predicted: Array = live.predict(inputs)[[distinct[key] for key in keys]]
     return predicted
+
+
+def _carry(
+    live: LiveModel, dataset: Dataset, genome: Path, gtf: Path, variants: Sequence[Variant]
+) -> tuple[list[Found], Array]:
+    """Carry variants into the sequences of transcripts, and predict these."""
+    with carried_variants(dataset, genome, gtf, variants) as (count, carried):
+        if not count:
+            raise InvalidInputError(
+                f"None of {len(variants)} variants touches a transcript of {dataset.path}, by its exons, its introns "
+                "or its DNA window. Check the names of contigs and the assembly."
+            )
+        return _predict(live, count, carried)
 
 
 def _predict(live: LiveModel, count: int, effects: Iterator[Effect]) -> tuple[list[Found], Array]:
