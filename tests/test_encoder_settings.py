@@ -226,9 +226,16 @@ def test_a_frame_is_the_first_with_the_longest_open_stretch(sequence: str) -> No
 
 @pytest.mark.parametrize(
     ("n_bins", "rule", "kept"),
-    [(7, "bins-4", (0, 7)), (7, "bins-4-center-3", (2, 5)), (8, "bins-4-center-3", (3, 6)),
-     (7, "bins-4-center-7", (0, 7)), (6, "bins-4-center-7", (0, 6)), (8, "bins-4-center-2", (3, 5)), (0, "bins-4-center-2", (0, 0))],
-)  # fmt: skip
+    [
+        (7, "bins-4", (0, 7)),
+        (7, "bins-4-center-3", (2, 5)),
+        (8, "bins-4-center-3", (3, 6)),
+        (7, "bins-4-center-7", (0, 7)),
+        (6, "bins-4-center-7", (0, 6)),
+        (8, "bins-4-center-2", (3, 5)),
+        (0, "bins-4-center-2", (0, 0)),
+    ],
+)
 def test_bins_are_kept_around_the_middle_one(n_bins: int, rule: str, kept: tuple[int, int]) -> None:
     assert kept_bins(n_bins, rule) == kept
 

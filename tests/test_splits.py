@@ -70,10 +70,14 @@ def test_a_row_without_gene_is_refused(gene: Any) -> None:
     [
         ({"test_fraction": 1.0}, "below 1"),
         ({"test_fraction": -0.1}, "from 0 on"),
+        ({"validation_fraction": 0.5, "test_fraction": 0.5}, "below 1"),
         ({"kind": "chromosomes"}, "names none"),
-        ({"validation_chromosomes": ("1",), "test_chromosomes": ("1",)}, "Name each once"),
+        (
+            {"validation_chromosomes": ("3", "2", "1"), "test_chromosomes": ("2", "3")},
+            "Chromosomes 2, 3 are in validation and test. Name each once",
+        ),
     ],
-    ids=["no-training", "negative", "no-chromosome", "twice"],
+    ids=["no-training", "negative", "nothing-left", "no-chromosome", "twice"],
 )
 def test_a_rule_checks_itself(settings: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
