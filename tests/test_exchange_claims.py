@@ -132,7 +132,8 @@ def test_a_name_that_contradicts_its_id_is_refused(changes: dict[str, Any], told
 
 def test_an_id_that_looks_like_a_hash_is_an_id() -> None:
     found = wanted(md5_name)
-    found.keys["0" * 32] = key("b")
+    found.keys |= {"0" * 32: key("b"), "a of b": key("b")}
+    assert found.match(entry("a", id="a of b")) == key("b") and found.match(entry("a", id="a of c")) == key("a")
     assert found.match(entry("a", id="0" * 32, name="0" * 32)) == key("b")
     assert len(found) == 2  # twins are one sequence
 
