@@ -66,10 +66,17 @@ def _item(name: str, text: str) -> str:
     for note in notes.removesuffix("]").split("; ") if notes else []:
         kind, _, value = note.partition(": ")
         words = {"default": "Default", "env var": "Environment"}.get(kind)
-        told.append(
-            f"{words}: `{value}`." if words else f"{kind.capitalize()}." if kind == "required" else f"`{kind}`."
-        )
+        told.append(f"{words}: `{value}`." if words else _note(kind))
     return f"`{name}`\n:   {' '.join(told)}\n"
+
+
+def _note(note: str) -> str:
+    """A range as words; ``required`` as it is."""
+    if least := re.fullmatch(r"x>=([\d.]+)", note):
+        return f"At least {least[1]}."
+    if both := re.fullmatch(r"([\d.]+)<=x<=([\d.]+)", note):
+        return f"From {both[1]} to {both[2]}."
+    return f"{note.capitalize()}."
 
 
 def _plain(text: str | None) -> str:
