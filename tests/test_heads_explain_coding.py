@@ -118,10 +118,7 @@ def test_edits_are_applied_together_as_one_by_one_from_the_end(sequence: str, da
 def test_an_edit_touches_letters_that_change_or_part(first: int, gone: int, start: int, size: int) -> None:
     edit = RnaEdit(first, first + gone, "A")
     letters = set(range(start, start + size))
-    if gone:
-        wanted = bool(letters & set(range(first, first + gone)))
-    else:
-        wanted = {first - 1, first} <= letters
+    wanted = bool(letters & set(range(first, first + gone))) if gone else {first - 1, first} <= letters
     assert edit.touches(start, start + size) == wanted
 
 
