@@ -203,10 +203,13 @@ def test_scales_are_those_of_scikit_learn(n: int, tissues: int, seed: int) -> No
 # --- models on rows ---
 
 
-def test_predictions_of_a_run_are_those_of_its_model_row_by_row(study: FakeStudy) -> None:
+@pytest.mark.parametrize(
+    "model", [ModelConfig(heads=2), ModelConfig(aggregator="concat", hidden=8, dropout=0.5)], ids=["tokens", "dropout"]
+)
+def test_predictions_of_a_run_are_those_of_its_model_row_by_row(study: FakeStudy, model: ModelConfig) -> None:
     opened = open_study(study.dataset, study.cache, ModelConfig())
     config = TrainConfig(batch_size=7, max_tokens_per_batch=90, device="cpu")
-    run = Run(ModelConfig(heads=2), config, study=opened, device=CPU)
+    run = Run(model, config, study=opened, device=CPU)
     run.model.train()
     rows = np.random.default_rng(0).permutation(len(opened.data))[:15]
     state = torch.get_rng_state()
