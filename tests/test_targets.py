@@ -193,9 +193,10 @@ def test_targets_are_joined_as_by_a_dictionary(theirs: list[str], ours: list[str
         (["a.1"], ["b.1"], True, "IDs look like 'a.1' and 'b.1'. Give matching IDs"),
         (["a"], ["a.1", "a.2"], True, "'a' fits two transcripts of here without version"),
         (["a.1", "b", "a.2"], ["a.3"], True, "'a.1' and 'a.2' both fit 'a.3' of here without version"),
+        (["z", "a.4", "a.1", "a.2"], ["a.4", "a.3"], True, "'a.1' and 'a.2' both fit 'a.3' of here"),
         (["x"], ["id"], False, "the first line begins with the ID 'id', so there is no header"),
     ],
-    ids=["versions", "others", "two-transcripts", "two-rows", "no-header"],
+    ids=["versions", "others", "two-transcripts", "two-rows", "beside-an-exact-one", "no-header"],
 )
 def test_what_cannot_be_joined_is_told(theirs: list[str], ours: list[str], strip: bool, message: str) -> None:
     with pytest.raises(InvalidInputError) as error:
