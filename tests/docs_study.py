@@ -1,6 +1,7 @@
 """Runs a page from top to bottom, in a directory of its own with a small simulated study in it."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -23,13 +24,15 @@ STUDY = (
     "heads train --modalities dna,rna,protein --heads 2 --width 16 --epochs 1",
 )
 SMALL = {
-    ("prepare", "simulate"): {"--n-genes": "20", "--dna-length": "192", "--n-tissues": "3"},
-    ("estimate",): {"--trial-seconds": "0"},
-    ("train",): {"--epochs": "2"},
-    ("evaluate",): {"--resamples": "100"},
-    ("sweep",): {"--resamples": "100"},
+    ("prepare", "simulate"): {"--n-genes": 20, "--dna-length": 192, "--n-tissues": 3},
+    ("estimate",): {"--trial-seconds": 0},
+    ("train",): {"--epochs": 2},
+    ("evaluate",): {"--resamples": 100},
+    ("sweep",): {"--resamples": 100},
 }
-"""What a command gets besides, so that it is done in a second, where the page names nothing else."""
+"""The most of what a command is given here, whether its page names the option or not: done in a second."""
+SMALL_GRID = {"epochs": 2, "folds": 2, "seeds": 2}
+"""The same of the grids that a page writes."""
 FROM_NOTHING = ("index.md", "tutorial.md", "recipes/your-sequences.md")
 """Pages that make their study themselves."""
 ELSEWHERE = ("reference/format.md", "reference/dataset.md", "reference/runs.md")
@@ -66,7 +69,7 @@ def run_page(page: Path, study: Path, directory: Path, monkeypatch: pytest.Monke
         patch.syspath_prepend(directory)
         for block in runnable(page):
             if block.title:
-                (directory / block.title).write_text(block.text, encoding="utf-8")
+                (directory / block.title).write_text(small_file(block), encoding="utf-8")
             elif block.language == "python":
                 exec(compile("\n" * block.line + block.text, str(page), "exec"), names)  # our own text
             else:
@@ -98,12 +101,27 @@ def run_call(found: Call, patch: pytest.MonkeyPatch) -> None:
 
 
 def small(found: Call) -> list[str]:
-    """Words of a call, with those options of ``SMALL`` that it does not name."""
+    """Words of a call, with no option above what ``SMALL`` says."""
     words = list(found.words[1:])
     for start, options in SMALL.items():
         if tuple(words[: len(start)]) == start:
-            words += [part for name, value in options.items() if name not in words for part in (name, value)]
+            for name, most in options.items():
+                if name in words:
+                    at = words.index(name) + 1
+                    words[at] = str(min(float(words[at]), most)).removesuffix(".0")
+                else:
+                    words += [name, str(most)]
     return words
+
+
+def small_file(block: Block) -> str:
+    """A file that a page writes; of a grid, with no number above what ``SMALL_GRID`` says."""
+    text = block.text
+    for name, most in SMALL_GRID.items() if block.language == "toml" else ():
+        text = re.sub(
+            rf"^{name} = (\d+)", lambda n, name=name, most=most: f"{name} = {min(int(n[1]), most)}", text, flags=re.M
+        )
+    return text
 
 
 @contextmanager
