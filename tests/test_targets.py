@@ -207,6 +207,8 @@ def test_what_cannot_be_joined_is_told(theirs: list[str], ours: list[str], strip
 def test_two_rows_of_one_transcript_are_no_trouble_if_one_is_exact() -> None:
     found = join_targets(table(["a.1", "a.2", "b.1"]), ["a.2", "b.3"], strip_versions=True, where="here")
     assert found.rows.tolist() == [1, 2]
+    first = join_targets(table(["a.4", "a.1", "a.2"]), ["a.4"], strip_versions=True, where="here")
+    assert first.rows.tolist() == [0]
     check_header(Path("t.csv"), "id", {"a"})
 
 
