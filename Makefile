@@ -2,6 +2,7 @@
 # make test   all tests that need neither network nor GPU
 # make check  formatting, linting, types and tests: what must pass before a commit
 # make docs   the documentation, as pages that open offline: site/index.html
+# make release  wheel and source archive in dist/, looked into, and the wheel run in an environment of its own
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 DEMO ?= demo
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check lint format docs clean
+.PHONY: demo test check lint format docs release clean
 
 demo: $(INSTALLED)
 	@echo "1/4  A simulated study: genes, expression in six tissues, and the truth about them"
@@ -41,6 +42,10 @@ format: $(INSTALLED)
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
+
+release: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --editable '.[release]'
+	$(BIN)/python scripts/release.py
 
 clean:
 	rm -rf $(DEMO) site
