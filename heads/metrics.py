@@ -117,7 +117,7 @@ def within_gene(targets: Array, predictions: Array, genes: Ints) -> WithinGene:
     counts = sum_by_gene(measured.astype(np.float64), genes, n_genes)  # (G, K)
     used = measured & (counts[genes] >= 2)  # (N, K)
     dy = _deviations(targets, used, counts, genes)
-    trainings = predictions.reshape(-1, *targets.shape)
+    trainings = predictions if predictions.ndim == 3 else predictions[None]
     dp = np.stack([_deviations(p, used, counts, genes) for p in trainings])
     r2 = [mean_defined(r2_columns(dy, d)) for d in dp]
     spearman = [mean_defined(row) for row in spearman_columns(dy, dp)]
@@ -156,7 +156,7 @@ def spearman_columns(targets: Array, predictions: Array) -> Array:
     measured = ~np.isnan(targets)
     y = np.where(measured, centred_ranks(targets), 0.0)
     scores = np.full((*predictions.shape[:-2], targets.shape[1]), np.nan)
-    trainings = predictions.reshape(-1, *targets.shape)
+    trainings = predictions if predictions.ndim == 3 else predictions[None]
     for row, x in zip(scores.reshape(len(trainings), -1), trainings, strict=True):
         # a prediction that is NaN stays NaN
         p = np.where(measured, centred_ranks(np.where(measured, x, np.nan)), 0.0)

@@ -171,6 +171,13 @@ def test_trials_of_a_listed_grid_are_planned_too(tmp_path: Path) -> None:
     assert [(one.seed, one.learning_rate) for one in trials] == [(4, 0.1), (4, 0.2), (4, 0.3)] * 2
 
 
+def test_what_tuning_chose_goes_before_the_base(tmp_path: Path) -> None:
+    grid = grid_of(tmp_path, "[base]\nlearning_rate = 0.5\nhidden = 8\n[tune]\nlearning_rate = [0.1, 0.2]\n")
+    runs = planned_runs(SweepJob(grid=grid, dataset=Path("d"), cache="c", output=tmp_path))
+    assert [run.settings.training.learning_rate for run in runs] == [0.5, 0.1, 0.2]
+    assert {run.settings.model.hidden for run in runs} == {8}
+
+
 def test_the_number_of_runs_is_counted_before_they_are_made() -> None:
     check_size([[1] * 10, [1] * 10], 10, 50, 2, 0)
     with pytest.raises(InvalidSettingError, match=f"has 102,000 runs, at most {MOST_RUNS:,}"):
