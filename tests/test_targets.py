@@ -1,6 +1,7 @@
 """Targets beside pandas, and joined to transcripts as a dictionary would."""
 
 import gzip
+import hashlib
 import random
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.expression import parse_numbers, read_gct, read_sample_tissues
 from embedcache.prepare.assemble import choose_genetic_codes
-from embedcache.prepare.common import check_header, check_unit, join_targets, read_targets, without_version
+from embedcache.prepare.common import check_header, check_unit, join_targets, provenance, read_targets, without_version
 from embedcache.tables import TargetTable, read_names, read_table, read_target_table
 
 TISSUES = ["Liver", "", "Skin", "NA", "nan", "Brain - Cortex", "\u00c9 x"]
@@ -217,7 +218,8 @@ def test_two_rows_of_one_transcript_are_no_trouble_if_one_is_exact() -> None:
 
 @pytest.mark.parametrize("name", ["e.gct", "e.GCT.gz", "e.txt"])
 def test_a_gct_is_known_by_its_name_or_its_first_line(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("#1.2\n1\t1\nn\td\ts1\nt\tg\t1\n")
+    head = "#1.2\n1\t1\n" if name == "e.txt" else ""
+    (tmp_path / name).write_text(head + "n\td\ts1\nt\tg\t1\n")
     (tmp_path / "a.tsv").write_text("SAMPID\tSMTSD\ns1\tLiver\n")
     options: dict[str, Any] = {"already_log": False, "unit": None}
     with pytest.raises(InvalidSettingError, match=f"{name} is a GCT file: its samples need tissues. Give --samples"):
@@ -238,6 +240,18 @@ def test_a_table_needs_no_samples_and_nothing_gives_nothing(tmp_path: Path) -> N
     check_unit("log2", already_log=True)
     with pytest.raises(InvalidSettingError, match="--target-unit 'log2' is for values on a log scale"):
         check_unit("log2", already_log=False)
+
+
+def test_an_encoder_reads_its_own_modality_and_what_was_given_is_recorded(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"esm2-8m reads protein, not rna\."):
+        provenance("fasta", [], {}, {"rna": "esm2-8m"})
+    (tmp_path / "a").write_text("x")
+    found = provenance("fasta", [None, tmp_path / "a"], {"b": 1}, {"protein": "esm2-8m"}, ["simulated"])
+    digest = hashlib.sha256(b"x").hexdigest()
+    assert found["inputs"] == [{"path": str(tmp_path / "a"), "size_bytes": 1, "sha256": digest}]
+    assert (found["options"], found["encoders"], found["labels"]) == ({"b": 1}, {"protein": "esm2-8m"}, ["simulated"])
+    assert set(found["versions"]) == {"numpy", "pandas", "pyarrow", "biopython"}
+    assert provenance("fasta", [], {}, None)["encoders"] == {}
 
 
 def test_mitochondria_have_their_code_unless_another_is_asked_for() -> None:
