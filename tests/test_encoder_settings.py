@@ -102,7 +102,8 @@ def test_special_tokens_have_rows_that_cover_no_letter(kept: str, rows: tuple[in
 
 CARD = EncoderCard(
     name="mine", modalities=("dna", "rna"), adapter="mine/1", loader="x:y", width=8, layers=4, tokens="letter",
-    repository="a/mine", max_tokens=100, crops={"rna": "keep-3-prime"}, special=(1, 1), licence="none",
+    repository="a/mine", revision="c0ffee", max_tokens=100, crops={"rna": "keep-3-prime"}, special=(1, 1),
+    licence="none",
 )  # fmt: skip
 
 
@@ -110,11 +111,12 @@ CARD = EncoderCard(
     ("modality", "options", "expected"),
     [
         ("dna", {}, {"crop": "error", "max_tokens": 100, "weights": "", "model_id": "a/mine", "name": "mine"}),
-        ("rna", {}, {"crop": "keep-3-prime", "overlap": 0, "special_tokens": "dropped"}),
+        ("rna", {}, {"crop": "keep-3-prime", "overlap": 0, "special_tokens": "dropped", "layer": -1, "revision": ""}),
         ("rna", {"crop": "error"}, {"crop": "error"}),
         ("rna", {"crop": "windows"}, {"crop": "windows", "overlap": 25}),
         ("rna", {"crop": "windows", "max_tokens": 10}, {"overlap": 2, "max_tokens": 10}),
         ("rna", {"crop": "windows", "overlap": 0}, {"overlap": 0}),
+        ("rna", {"max_tokens": 1}, {"max_tokens": 1}),
         ("rna", {"random_init": 3}, {"name": "mine-random3", "weights": "seed:3", "model_id": "random"}),
         ("rna", {"keep_special": True}, {"special_tokens": "kept-1-1"}),
         ("rna", {"pooling": "mean", "layer": 2}, {"pooling": "mean", "layer": 2}),
@@ -140,6 +142,7 @@ def test_without_a_limit_no_rule_makes_another_store() -> None:
         ({}, {"max_tokens": 0}, "Encoder mine cannot take 0 tokens. Give 1 to 100."),
         ({}, {"max_tokens": 101}, "Encoder mine cannot take 101 tokens. Give 1 to 100."),
         ({"max_tokens": 0}, {"max_tokens": -1}, "Encoder mine cannot take -1 tokens. Give 0 (no limit) or more."),
+        ({"max_tokens": 0}, {"crop": "windows"}, "Encoder mine has no limit of tokens, so windows have no size."),
         ({"special": (0, 0)}, {"keep_special": True}, "Encoder mine has no special tokens whose rows could be kept."),
         ({}, {"random_init": 0, "weights": Path("w")}, "with random weights takes no files, but w is given."),
         ({"weights": "seed:0"}, {"weights": Path("w")}, "with random weights takes no files, but w is given."),
