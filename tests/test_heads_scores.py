@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from heads.calibration import Calibration, calibrate
 from heads.metrics import mean_defined, r2_columns, score, spearman_columns, within_gene
 from heads.statistics.crossed import Scored, compare_metrics
-from heads.statistics.resample import Interval, interval, mean_over_tissues, two_sided_p
+from heads.statistics.resample import Interval, draw_genes, draw_seeds, interval, mean_over_tissues, two_sided_p
+from heads.statistics.significance import gene_contributions, sign_flip_p
+from heads.statistics.sums import GeneSums
 
 NAN = float("nan")
 
@@ -92,3 +95,52 @@ def test_means_over_tissues_leave_out_what_is_not_defined() -> None:
     found = mean_over_tissues(np.array([[1.0, NAN, 3.0], [NAN, NAN, NAN]]))
     assert found[0] == 2
     assert np.isnan(found[1])
+
+
+# --- draws and flips ---
+
+
+def test_trainings_are_not_drawn_with_the_numbers_that_genes_are_drawn_with() -> None:
+    assert not np.array_equal(draw_genes(5, 200, seed=3) / 5, draw_seeds(5, 200, seed=3))
+    assert not np.array_equal(draw_seeds(5, 200, seed=3), draw_seeds(5, 200, seed=4))
+    np.testing.assert_array_equal(draw_seeds(5, 200, seed=3), draw_seeds(5, 200, seed=3))
+    np.testing.assert_array_equal(draw_seeds(1, 4, seed=3), np.ones((4, 1)))
+
+
+@pytest.mark.parametrize(("contributions", "p"), [([0.1, 0.2, 0.3], 0.25), ([0.1] * 4, 0.125), ([-0.7, -0.1], 0.5)])
+def test_flips_that_give_the_sum_itself_count_whatever_their_rounding(contributions: list[float], p: float) -> None:
+    assert sign_flip_p(np.array(contributions)) == pytest.approx(p, abs=0.02)
+    assert np.isnan(sign_flip_p(np.array([0.1, NAN])))
+    assert np.isnan(sign_flip_p(np.array([0.1])))
+
+
+def test_what_genes_add_leaves_out_a_tissue_without_a_score() -> None:
+    rng = np.random.default_rng(0)
+    y, ours, theirs = (rng.standard_normal((12, 2)) for _ in range(3))
+    genes = np.repeat(np.arange(6), 2)
+    ours[3, 1] = NAN
+    sums = [GeneSums.collect("r2", y, one[None], genes) for one in (ours, theirs)]
+    found = gene_contributions(*sums)
+    alone = r2_columns(y[:, :1], ours[:, :1]) - r2_columns(y[:, :1], theirs[:, :1])
+    assert found.sum() == pytest.approx(float(alone[0]))
+
+
+# --- calibration ---
+
+
+def test_predictions_that_are_equal_but_for_rounding_have_no_slope() -> None:
+    y = np.arange(4.0)[:, None]
+    p = np.array([[0.3], [0.1 + 0.2], [0.3], [0.3]])
+    found = calibrate(y, p)
+    assert np.isnan([found.slope, found.intercept]).all()
+    assert sum(one.n for one in found.bins) == 4
+
+
+def test_a_bin_may_hold_one_cell_and_none_is_empty() -> None:
+    p = np.array([[0.0], [1.0], [2.0], [3.0]])
+    found = calibrate(2 * p + 1, p, bins=4)
+    assert [(one.predicted, one.measured, one.n) for one in found.bins] == [(x, 2 * x + 1, 1) for x in (0.0, 1, 2, 3)]
+    assert (found.slope, found.intercept) == (2, 1)
+    nothing = calibrate(np.full((2, 1), NAN), p[:2])
+    assert nothing.bins == ()
+    assert repr(Calibration.from_json(nothing.to_json())) == repr(nothing)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from test_heads_similarity import family_dataset, mutated
 
 from embedcache.dataset import Dataset
-from embedcache.errors import InvalidSettingError
 from heads.split_config import SplitConfig
 from heads.splits import kmers as counting
 from heads.splits import shared
@@ -19,7 +18,6 @@ from heads.splits.assign import cut_into_parts, draw_validation, unit_names
 from heads.splits.describe import describe_split
 from heads.splits.kmers import KMER_LENGTH, Kmers, count_kmers
 from heads.splits.neighbours import nearest_genes
-from heads.splits.related import least_similarity
 from heads.splits.shared import gene_profiles, sequence_profiles, similar_pairs
 from heads.splits.text import format_report
 from heads.splits.units import join
@@ -197,6 +195,28 @@ def test_pairs_are_those_whose_sets_are_alike(monkeypatch: pytest.MonkeyPatch, a
     assert (len(blocks) > 1) == (at_once == 40)
 
 
+def test_two_common_kmers_are_chance_and_three_are_not() -> None:
+    rng = np.random.default_rng(3)
+    first, second, third = ("".join(rng.choice(list("ACGT"), 60)) for _ in range(3))
+    sequences = [first, second + first[:17], third + first[20:38]]  # 2 and 3 windows of 16
+    kmers = count_kmers([(bytes([i]), one) for i, one in enumerate(sequences)], "rna")
+    by_gene = gene_profiles(kmers, np.arange(3), np.arange(3), 3)
+    (found,) = similar_pairs(sequence_profiles(kmers, np.arange(3)), by_gene, 16, 0.01)
+    pairs = set(zip(found.sequence.tolist(), found.gene.tolist(), strict=True))
+    assert {(0, 2), (2, 0)} <= pairs
+    assert not {(0, 1), (1, 0)} & pairs
+
+
+def test_of_two_genes_that_are_near_the_nearer_is_found(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    first, second = ("".join(rng.choice(list(RESIDUES), 100)) for _ in range(2))
+    dataset = family_dataset(tmp_path / "d", [first, second, "MK", first[:30] + second[:70], first[:70] + second[:30]])
+    kmers = count_kmers(dataset.sequences("protein"), "protein")
+    found = nearest_genes(dataset, kmers, np.arange(5) > 2, np.arange(5) < 2)
+    assert (found.rows.tolist(), found.gene.tolist()) == ([3, 4], [1, 0])
+    np.testing.assert_allclose(found.similarity, (65 / 95) ** (1 / 6), rtol=0.01)
+
+
 def test_of_a_kmer_in_very_many_genes_the_longest_gene_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "_COMMON", 2)
     sequences = ["MKVLAAGHWE", "MKVLAAGHWEYTRC", "MKVLAAGHWEY", "CDEFGHIKLM", "CDEFGHIKLN"]
@@ -263,32 +283,3 @@ def test_a_report_counts_what_it_found(kin: Dataset) -> None:
     text = format_report(report)
     assert "10 units stay together, the largest has 1 transcripts" in text
     assert "closest in protein:" in text and text.count("  1.00  ") == 1
-
-
-@pytest.mark.parametrize(
-    ("modality", "similarity", "expected"),
-    [("protein", 0.3, 0.3), ("protein", 0.95, 0.95), ("rna", 0.3, 0.9), ("rna", 0.95, 0.95)],
-)
-def test_rnas_are_alike_from_nine_tenths_on(modality: str, similarity: float, expected: float) -> None:
-    assert least_similarity(modality, similarity) == expected  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("modality", "similarity", "word"),
-    [("protein", 0.4, 2), ("protein", 0.5, 3), ("protein", 0.6, 4), ("protein", 0.69, 4), ("protein", 0.7, 5),
-     ("protein", 1.0, 5), ("rna", 0.8, 5), ("rna", 0.89, 5), ("rna", 0.9, 8)],
-)  # fmt: skip
-def test_words_of_cd_hit_follow_its_manual(modality: str, similarity: float, word: int) -> None:
-    from heads.splits.tools import _cd_hit
-
-    arguments = _cd_hit(modality, similarity)  # type: ignore[arg-type]
-    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
-    assert (options["-n"], options["-c"]) == (str(word), str(similarity))
-
-
-@pytest.mark.parametrize(("modality", "similarity", "least"), [("protein", 0.39, 0.4), ("rna", 0.79, 0.8)])
-def test_cd_hit_does_not_go_lower(modality: str, similarity: float, least: float) -> None:
-    from heads.splits.tools import _cd_hit
-
-    with pytest.raises(InvalidSettingError, match=f"CD-HIT finds {modality} from {least} on"):
-        _cd_hit(modality, similarity)  # type: ignore[arg-type]
