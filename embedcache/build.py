@@ -12,7 +12,7 @@ import numpy as np
 from embedcache.embedding import Embedder
 from embedcache.encoders.selftest import check_encoder
 from embedcache.encoders.spec import Encoder
-from embedcache.errors import CacheError, SkippedError
+from embedcache.errors import CacheDamagedError, CacheError, SkippedError
 from embedcache.info import format_bytes
 from embedcache.interrupt import stop_requests
 from embedcache.place import Place, parse_place
@@ -30,6 +30,9 @@ from embedcache.store.tasks import Task, settle_tasks
 from embedcache.work import Worker, committed_everywhere
 
 __all__ = ["BuildReport", "build_cache", "build_products"]
+
+ROUNDS_IN_VAIN = 3
+"""Rounds of a build after which nothing more is in the stores than before: then it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,9 +195,20 @@ def _work_to_the_end(plan: Plan, embedder: Embedder, workers: int, ttl: float) -
 
     One round is enough, but where another worker committed a task without a sequence that it had been told to leave
     out and that we are to try again, or where a commit was withdrawn meanwhile.
+
+    Raises:
+        CacheDamagedError: What is embedded and committed is not found again, however often it is tried.
     """
     products, done, left = embedder.products, list[Worker](), list(plan.keys)
+    fewest, in_vain = len(left) + 1, 0
     while left:
+        in_vain = 0 if len(left) < fewest else in_vain + 1
+        fewest = min(fewest, len(left))
+        if in_vain == ROUNDS_IN_VAIN:
+            raise CacheDamagedError(
+                f"{products[0].root}: {len(left):,} sequences are missing after {ROUNDS_IN_VAIN} rounds that embedded "
+                "them. Something takes away what is committed: run `embedcache verify`, and look who else writes there."
+            )
         done.append(_work(plan, _settle(plan, set(left), products, workers), embedder, ttl))
         _write_indices(products)
         _open_present(products)

@@ -6,7 +6,9 @@ __all__ = ["labels_of"]
 
 
 def labels_of(spec: EncoderSpec) -> list[str]:
-    """Of one encoder: trained on by a run, drawn, or small; empty for a published one."""
+    """Of one encoder: computed elsewhere, trained on by a run, drawn, or small; empty for a published one."""
+    if spec.is_imported:  # what computed them is a claim that nothing here can check
+        return [f"imported embeddings: {spec.modality} {spec.name}"]
     tuned = [f"fine-tuned encoder: {spec.modality} {spec.name}"] if spec.is_tuned else []
     if spec.is_random:
         return [*tuned, f"random encoder: {spec.modality} {spec.name}"]

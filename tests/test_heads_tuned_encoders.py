@@ -92,3 +92,4 @@ def test_an_encoder_trained_from_drawn_weights_is_labelled_as_both() -> None:
     mini = encoder_spec("mini-rna", "rna")
     assert labels_of(replace(mini, adapter="tuned/mini/1"))[1:] == labels_of(mini) == ["small encoder: rna mini-rna"]
     assert labels_of(replace(drawn, weights="blake2b:1", model_id="lab/model")) == []
+    assert labels_of(replace(drawn, adapter="imported/1")) == ["imported embeddings: rna tiny-random-rna"]

@@ -227,6 +227,8 @@ def change_attributes(root: Path, **changes: object) -> None:
     ("changes", "message"),
     [
         pytest.param({"version": 3}, "version 3", id="newer"),
+        pytest.param({"version": 0}, "version 0", id="no version"),
+        pytest.param({"version": True}, "version True", id="version of another kind"),
         pytest.param({"format": "other"}, "'other'", id="foreign"),
         pytest.param({"shard_rows": 100}, "shard_rows", id="rows"),
         pytest.param({"encoder": None}, "encoder", id="no spec"),

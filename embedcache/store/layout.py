@@ -199,7 +199,7 @@ def read_layout(files: Files) -> Layout:
         raise CacheDamagedError(
             f"{path} is not the metadata of a store ({reason}). Restore it, or delete {root} and build again."
         ) from error
-    if found != FORMAT or not isinstance(version, int) or version > FORMAT_VERSION:
+    if found != FORMAT or type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise CacheError(
             f"{path} has format {found!r} version {version!r}; this isoheads reads {FORMAT!r} up to version "
             f"{FORMAT_VERSION}. Update isoheads, or build the store again."
