@@ -157,10 +157,12 @@ def line(attributes: str, **changes: str) -> list[str]:
          "t", "g", 12, ("S", "x")),
         ('transcript_id "t"; gene_name "N"; gene "M"; gene_type "y"; transcript_type "z";', "t", "", None, ("N", "z")),
         ('transcript_id "t"; gene_name ""; gene "M"; transcript_type ""; gene_biotype "w";', "t", "", None, ("M", "w")),
+        ('transcript_id "t"; gene_name ""; tag "a"; tag "b"; ont "x"; ont y', "t", "", None, (None, None)),
         ('ref_gene_id "r"; transcript_id "t"; exon_number 1a;', "t", "", None, (None, None)),
         ('orig_transcript_id "o"; transcript_id "t"; exon_number 1234567890;', "t", "", None, (None, None)),
     ],
-    ids=["gencode", "bare", "no-gene", "semicolon", "refseq", "order", "empty-names", "look-alike", "long-number"],
+    ids=["gencode", "bare", "no-gene", "semicolon", "refseq", "order", "empty-names", "two-tags", "look-alike",
+         "long-number"],
 )  # fmt: skip
 def test_attributes_are_read_in_all_their_forms(
     attributes: str, transcript: str, gene: str, number: int | None, names: tuple[str | None, str | None]

@@ -68,9 +68,10 @@ def added(found: RowReader, **changes: str) -> dict[str, Any]:
         ({"strand": "-1.0", "start": "2.0", "end": "13.0"}, "-", 13, "GGTT"),
         ({"strand": "-"}, "-", 13, "GGTT"),
         ({"start": "13"}, "+", 13, "CGGN"),
+        ({"start": "1", "end": "1"}, "+", 1, "CCAT"),
         ({"start": "15", "end": "99"}, "+", 15, "GNNN"),
     ],
-    ids=["plus", "one", "floats", "minus", "one-base", "last-base"],
+    ids=["plus", "one", "floats", "minus", "one-base", "first-base", "last-base"],
 )
 def test_a_place_has_several_spellings(changes: dict[str, str], strand: str, tss: int, window: str) -> None:
     found = reader()
@@ -113,12 +114,28 @@ def test_a_row_that_cannot_be_is_told(changes: dict[str, str], message: str) -> 
         ({"CDS": ""}, None, {"proteins without CDS": 1}),
         ({"5UTR": "", "3UTR": ""}, (1, 7), {}),
         ({"5UTR": "G"}, (1, 7), {"RNA that is not 5'UTR + CDS + 3'UTR": 1}),
+        ({"5UTR": "G", "3UTR": ""}, (1, 7), {"RNA that is not 5'UTR + CDS + 3'UTR": 1}),
+        ({"5UTR": "", "3UTR": "G"}, (1, 7), {"RNA that is not 5'UTR + CDS + 3'UTR": 1}),
         ({"5UTR": "", "3UTR": "", "CDS": "GGG"}, None, {"CDS that cannot be placed on the RNA": 1}),
         ({"5UTR": "", "3UTR": "", "CDS": "A"}, None, {"CDS that cannot be placed on the RNA": 1}),
+        ({"5UTR": "", "3UTR": "", "RNA": "CAAACC", "CDS": "AA"}, None, {"CDS that cannot be placed on the RNA": 1}),
+        ({"5UTR": "", "3UTR": "", "RNA": "ATGAAATAACC"}, (0, 6), {}),
         ({"Protein": "ML"}, None, {"CDS that does not translate to the protein given": 1}),
         ({"CDS": "ATGAAA", "3UTR": "TAACC"}, (1, 7), {}),
     ],
-    ids=["pieces", "lower-case", "no-cds", "found-once", "other-utr", "not-found", "found-twice", "protein", "no-stop"],
+    ids=[
+        "pieces",
+        "lower-case",
+        "no-cds",
+        "found-once",
+        "other-utr",
+        "other-5utr",
+        "other-3utr",
+        "not-found",
+        "found-twice",
+        "protein",
+        "no-stop",
+    ],
 )
 def test_bounds_are_kept_where_cds_and_protein_agree(
     changes: dict[str, str], bounds: tuple[int, int] | None, counts: dict[str, int]
