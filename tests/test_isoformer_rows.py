@@ -133,6 +133,8 @@ def test_a_row_that_cannot_be_is_told(changes: dict[str, str], message: str) -> 
         "other-3utr",
         "not-found",
         "found-twice",
+        "overlapping",
+        "at-the-start",
         "protein",
         "no-stop",
     ],
