@@ -15,18 +15,26 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedcache.errors import InvalidInputError, UnknownNameError
-from embedcache.sequences import MODALITIES, Modality, sequence_key
+from embedcache.errors import InvalidInputError
+from embedcache.sequences import MODALITIES, Modality, check_modality, sequence_key
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["FORMAT", "SAMPLE_COLUMNS", "VERSION", "Dataset", "info_digest", "read_dataset", "read_info"]
+__all__ = [
+    "FORMAT",
+    "SAMPLE_COLUMNS",
+    "VERSION",
+    "Dataset",
+    "info_digest",
+    "read_dataset",
+    "read_info",
+    "sample_schema",
+]
 
 FORMAT = "embedcache-dataset"
 VERSION = 1
@@ -88,14 +96,14 @@ class Dataset:
 
     def keys(self, modality: Modality) -> list[bytes | None]:
         """Sequence key of each transcript in sample order; None where it lacks the modality."""
-        return self.samples[f"{_modality(modality)}_key"].tolist()
+        return self.samples[f"{check_modality(modality)}_key"].tolist()
 
     def sequences(self, modality: Modality) -> Iterator[tuple[bytes, str]]:
         """Stream the distinct sequences of one modality with their keys."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        _modality(modality)
+        check_modality(modality)
         path = self.path / "sequences.parquet"
         missing = {key for key in self.keys(modality) if key is not None}
         try:
@@ -120,7 +128,7 @@ class Dataset:
 
     def encoder(self, modality: Modality) -> str | None:
         """Default encoder of a modality, as chosen when the dataset was prepared."""
-        name = self.info.get("encoders", {}).get(_modality(modality))
+        name = self.info.get("encoders", {}).get(check_modality(modality))
         return None if name is None else str(name)
 
     def summary(self) -> str:
@@ -280,13 +288,6 @@ def _read_parquet(folder: Path, name: str, info: Mapping[str, Any], columns: lis
     return frame
 
 
-def _modality(name: str) -> str:
-    if name not in MODALITIES:
-        raise UnknownNameError("modality", name, MODALITIES)
-    return name
-
-
-@cache
 def sample_schema() -> "pa.Schema":
     """Arrow schema of ``samples.parquet``."""
     import pyarrow as pa

@@ -30,7 +30,7 @@ from embedcache.errors import InvalidInputError, UnknownNameError
 from embedcache.interrupt import stop_at_once
 from embedcache.partial import make_partial, remove_abandoned
 from embedcache.place import check_local
-from embedcache.sequences import MODALITIES, Modality, sequence_key
+from embedcache.sequences import MODALITIES, Modality, check_modality, sequence_key
 from embedcache.splits import check_splits
 from embedcache.text import read_start
 
@@ -188,8 +188,7 @@ class DatasetWriter:
             )
         _check_tissues(targets)
         for modality in info.get("encoders", {}):
-            if modality not in MODALITIES:
-                raise UnknownNameError("modality", modality, MODALITIES)
+            check_modality(modality)
         for modality in MODALITIES:
             self._flush(modality)
             missing = set(samples[f"{modality}_key"].dropna()) - self._keys

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedcache.encoders.spec import LayeredEncoder
     from embedcache.job import BuildJob
 
-__all__ = ["Trial", "Windows", "count_windows", "drawn_options", "try_out"]
+__all__ = ["Trial", "Windows", "count_windows", "drawn_options", "time_batches", "try_out"]
 
 MOST_BATCHES = 64
 Numbers = NDArray[np.int64]

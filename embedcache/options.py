@@ -11,7 +11,7 @@ from typing import Annotated, Any, Protocol, get_type_hints
 import typer
 
 from embedcache.errors import InvalidSettingError, UnknownNameError
-from embedcache.sequences import MODALITIES, Modality
+from embedcache.sequences import MODALITIES, Modality, check_modality
 
 __all__ = [
     "CacheOption",
@@ -20,6 +20,7 @@ __all__ = [
     "JsonOption",
     "expand_options",
     "parse_by_modality",
+    "parse_modalities",
     "parse_pairs",
     "show",
 ]
@@ -104,3 +105,12 @@ def parse_by_modality(option: str, values: Sequence[str]) -> dict[Modality, str]
     if unknown := set(pairs) - set(MODALITIES):
         raise UnknownNameError("modality", min(unknown), MODALITIES)
     return {modality: pairs[modality] for modality in MODALITIES if modality in pairs}
+
+
+def parse_modalities(names: str) -> list[Modality]:
+    """``"dna, rna"`` as a list; nothing between two commas counts for nothing.
+
+    Raises:
+        UnknownNameError: One of them is no modality.
+    """
+    return [check_modality(name.strip()) for name in names.split(",") if name.strip()]

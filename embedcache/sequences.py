@@ -14,6 +14,7 @@ __all__ = [
     "MODALITIES",
     "Modality",
     "SequenceRecord",
+    "check_modality",
     "normalise",
     "read_fasta",
     "read_header",
@@ -47,6 +48,18 @@ class SequenceRecord:
     modality: Modality
     ambiguous: int = 0
     """Letters such as R, for several bases, that were read as N."""
+
+
+def check_modality(name: str) -> Modality:
+    """The modality of this name.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    for modality in MODALITIES:
+        if name == modality:
+            return modality
+    raise UnknownNameError("modality", name, MODALITIES)
 
 
 def normalise(sequence: str, modality: Modality) -> str:
@@ -92,8 +105,7 @@ def read_fasta(path: Path | str, modality: Modality) -> Iterator[SequenceRecord]
             twice, a control character in a header, a damaged file.
         UnknownNameError: No such modality.
     """
-    if modality not in MODALITIES:
-        raise UnknownNameError("modality", modality, MODALITIES)
+    check_modality(modality)
     path = Path(path)
     seen: set[str] = set()
     for line_number, identifier, parts in _raw_records(path):

@@ -1,5 +1,6 @@
 """From a transcript on the genome to its RNA, the bounds of its CDS and its protein."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,6 +14,7 @@ __all__ = [
     "CodingSequence",
     "check_cds",
     "check_genetic_code",
+    "joined_intervals",
     "locate_cds",
     "read_coding_sequence",
     "splice",
@@ -86,7 +88,7 @@ def locate_cds(transcript: Transcript) -> tuple[int, int] | None:
     low, high = transcript.cds[0][0], transcript.cds[-1][1]
     # Cut to the span of the CDS, the exons must be the coding pieces themselves; pieces that touch count as one.
     inside = [(max(start, low), min(end, high)) for start, end in transcript.exons if start < high and end > low]
-    if _joined(inside) != _joined(transcript.cds):
+    if joined_intervals(inside) != joined_intervals(transcript.cds):
         return None
     length = sum(end - start for start, end in inside)
     if transcript.strand == "+":
@@ -96,7 +98,8 @@ def locate_cds(transcript: Transcript) -> tuple[int, int] | None:
     return before, before + length
 
 
-def _joined(pieces: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def joined_intervals(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Intervals (start, end) in their order, of which those that touch are one."""
     joined: list[tuple[int, int]] = []
     for start, end in pieces:
         if joined and joined[-1][1] == start:

@@ -1,13 +1,14 @@
 """Checks that settings share. Imports nothing slow."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from numbers import Integral
 from typing import Any
 
 from embedcache.errors import InvalidInputError, InvalidSettingError
+from embedcache.sequences import MODALITIES, Modality, check_modality
 
-__all__ = ["LARGEST", "MANY", "known_fields", "within"]
+__all__ = ["LARGEST", "MANY", "in_order", "known_fields", "within"]
 
 LARGEST = 65_536
 """Of a width; such a layer has 16 GiB."""
@@ -23,6 +24,25 @@ def within(least: int, most: int, name: str, value: int) -> None:
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidSettingError(f"{name} is {value!r}. Give a whole number from {least} to {most:,}.")
+
+
+def in_order(modalities: Iterable[Modality], what: str) -> tuple[Modality, ...]:
+    """Modalities as dna, rna, protein.
+
+    Args:
+        modalities: In any order.
+        what: Begins the error, such as "Modalities are".
+
+    Raises:
+        UnknownNameError: One that there is not.
+        InvalidSettingError: None, or one of them twice.
+    """
+    chosen = tuple(modalities)
+    for name in chosen:
+        check_modality(name)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InvalidSettingError(f"{what} {list(chosen)}. Name at least one modality, each once.")
+    return tuple(name for name in MODALITIES if name in chosen)
 
 
 def known_fields(cls: type[Any], found: Mapping[str, Any]) -> dict[str, Any]:

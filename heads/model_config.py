@@ -6,7 +6,7 @@ from typing import Any, Literal, Self, get_args
 
 from embedcache.errors import InvalidSettingError, UnknownNameError
 from embedcache.sequences import MODALITIES, Modality
-from heads.checks import LARGEST, known_fields, within
+from heads.checks import LARGEST, in_order, known_fields, within
 
 __all__ = ["AGGREGATORS", "Centres", "HeadName", "ModelConfig", "PoolingName"]
 
@@ -70,12 +70,7 @@ class ModelConfig:
     """Chance, in training, that a sample loses a modality; it never loses its last one."""
 
     def __post_init__(self) -> None:
-        chosen = tuple(self.modalities)
-        if unknown := [name for name in chosen if name not in MODALITIES]:
-            raise UnknownNameError("modality", unknown[0], MODALITIES)
-        if not chosen or len(set(chosen)) < len(chosen):
-            raise InvalidSettingError(f"Modalities are {list(chosen)}. Name at least one of them, each once.")
-        object.__setattr__(self, "modalities", tuple(name for name in MODALITIES if name in chosen))
+        object.__setattr__(self, "modalities", in_order(self.modalities, "Modalities are"))
         if self.aggregator not in AGGREGATORS:
             raise UnknownNameError("aggregator", self.aggregator, AGGREGATORS)
         for name, kind in (("pooling", PoolingName), ("head", HeadName), ("centres", Centres)):

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from embedcache.dataset import Dataset
-from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
+from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.place import Place
-from embedcache.sequences import MODALITIES, Modality
+from embedcache.sequences import Modality, check_modality
 from embedcache.store import EmbeddingStore, find_store
 from heads.layered import LayeredSource
 from heads.mending import how_to_fill
@@ -36,9 +36,7 @@ def open_sources(
     """
     encoders = encoders or {}
     for name in encoders:
-        if name not in MODALITIES:
-            raise UnknownNameError("modality", name, MODALITIES)
-        if name not in modalities:
+        if check_modality(name) not in modalities:
             raise InvalidSettingError(
                 f"An encoder is named for {name}, which is not read. Add it to --modalities, or leave it out."
             )

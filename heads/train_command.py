@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from embedcache.errors import InvalidSettingError, UnknownNameError
-from embedcache.options import expand_options, parse_by_modality, parse_pairs
-from embedcache.sequences import MODALITIES
+from embedcache.errors import InvalidSettingError
+from embedcache.options import expand_options, parse_by_modality, parse_modalities, parse_pairs
 from heads.finetune.command import check_unused, train_tuned
 from heads.settings import FIELDS, RunSettings
 from heads.train_options import ModelOptions, RunOptions, SplitOptions, TrainingOptions, TuningOptions
@@ -66,9 +65,7 @@ def _tell(result: "TrainResult") -> None:
 
 def _settings(options: Mapping[str, Any], tissue_weight: Sequence[str]) -> RunSettings:
     flat = {name: "none" if options[name] is None else options[name] for name in FIELDS if name in options}
-    names = [name.strip() for name in flat["modalities"].split(",") if name.strip()]
-    if unknown := [name for name in names if name not in MODALITIES]:
-        raise UnknownNameError("modality", unknown[0], MODALITIES)
+    names = parse_modalities(flat["modalities"])
     pairs = parse_pairs("--tissue-weight", tissue_weight, "Liver=2")
     try:
         weights = {name: float(value) for name, value in pairs.items()}

@@ -19,7 +19,7 @@ from transformers.models.esm.modeling_esm import EsmIntermediate
 from embedcache.encoders.attention import Runs, attend_by_runs
 from embedcache.encoders.linear import linear_add, linear_gelu, linear_joined
 
-__all__ = ["PackState", "collect_layers", "run_blocks", "runs_in_place"]
+__all__ = ["PackState", "block_step", "collect_layers", "run_blocks", "runs_in_place"]
 
 
 def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dict[int, Tensor]:
@@ -41,19 +41,37 @@ def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dic
     turns = None if rotary is None else rotary(x, positions)  # cos, sin: (1, N, d)
     in_place = runs_in_place(x)
     state = PackState.of(model, inputs["runs"], turns) if in_place else None
-    about = {name: inputs[name] for name in ("runs", "bounds", "longest")}
-
-    def step(block: Any, x: Tensor) -> Tensor:
-        if state is None:
-            return cast(Tensor, block(x, position_embeddings=turns, **about))
-        return _block(block, x[0], state)[None]
-
+    step = block_step(_block, inputs, turns, state)
     return collect_layers(model.encoder.layer, step, x, layers, model.encoder.emb_layer_norm_after, inputs=inputs)
 
 
 def runs_in_place(x: Tensor) -> bool:
     """Whether what lies between the layers of a model may work in place: on a CPU where nothing is trained."""
     return torch.is_inference_mode_enabled() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def block_step(
+    in_place: "Callable[[Any, Tensor, PackState], Tensor]",
+    inputs: Mapping[str, Any],
+    turns: tuple[Tensor, Tensor] | None,
+    state: "PackState | None",
+) -> Callable[[Any, Tensor], Tensor]:
+    """What one block does with rows (1, N, D).
+
+    Args:
+        in_place: One block on rows (N, D), where there is a state.
+        inputs: Of the pack.
+        turns: cos and sin of its positions, for the block of the model itself.
+        state: What ``in_place`` needs; None to call the block of the model.
+    """
+    about = {name: inputs[name] for name in ("runs", "bounds", "longest")}
+
+    def step(block: Any, x: Tensor) -> Tensor:
+        if state is None:
+            return cast(Tensor, block(x, position_embeddings=turns, **about))
+        return in_place(block, x[0], state)[None]
+
+    return step
 
 
 def collect_layers(

@@ -5,7 +5,7 @@ nothing has a bias but two of the normalisations, and each branch is divided by 
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import EsmcConfig, EsmcModel
 
 from embedcache.encoders.attention import attend_by_runs
-from embedcache.encoders.blocks import PackState, collect_layers, runs_in_place
+from embedcache.encoders.blocks import PackState, block_step, collect_layers, runs_in_place
 from embedcache.encoders.linear import linear, linear_joined
 from embedcache.encoders.packing import Network, PackedEncoder, Vocabulary
 from embedcache.encoders.spec import EncoderSpec
@@ -63,13 +63,7 @@ def run_blocks(model: Any, inputs: dict[str, Any], layers: Sequence[int]) -> dic
     # cos, sin: (1, N, d); the modules want them in the number format of the rows
     turns = model.rotary_emb(x.float() if in_place else x, inputs["position_ids"])
     state = PackState.of(model, inputs["runs"], turns) if in_place else None
-    about = {name: inputs[name] for name in ("runs", "bounds", "longest")}
-
-    def step(block: Any, x: Tensor) -> Tensor:
-        if state is None:
-            return cast(Tensor, block(x, position_embeddings=turns, **about))
-        return _block(block, x[0], state)[None]
-
+    step = block_step(_block, inputs, turns, state)
     return collect_layers(model.layers, step, x, layers, model.norm, inputs=inputs)
 
 

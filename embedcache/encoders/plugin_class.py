@@ -146,15 +146,18 @@ def load(spec: EncoderSpec, weights: Any, device: str) -> "ClassEncoder":
     try:
         made = weights(device=device) if takes_device else weights()
     except ImportError as error:
-        package = getattr(weights, "package", "")
-        hint = f"Run `pip install {package}`." if package else "Install it."
-        raise MissingDependencyError(f"Encoder {place} needs a package that is not here: {error}. {hint}") from error
+        raise _lacking(f"Encoder {place} needs a package that is not here", weights, error) from error
     except _FAILURES as error:
         raise InvalidInputError(
             f"Encoder {place} cannot be made: {type(error).__name__}: {error}. Its constructor may take `device` and "
             "nothing else that has no default."
         ) from error
     return ClassEncoder(spec, made)
+
+
+def _lacking(what: str, found: type[Any], error: ImportError) -> MissingDependencyError:
+    package = getattr(found, "package", "")
+    return MissingDependencyError(f"{what}: {error}. {f'Run `pip install {package}`.' if package else 'Install it.'}")
 
 
 class ClassEncoder:
@@ -261,9 +264,7 @@ def _identity(place: str, found: type[Any]) -> str:
         for part in parts:
             _add(digest, part)
     except ImportError as error:
-        package = getattr(found, "package", "")
-        hint = f"Run `pip install {package}`." if package else "Install it."
-        raise MissingDependencyError(f"Weights of {place} need a package: {error}. {hint}") from error
+        raise _lacking(f"Weights of {place} need a package", found, error) from error
     except _FAILURES as error:
         raise InvalidInputError(
             f"Weights of {place} cannot be told: {type(error).__name__}: {error}. Its attribute weights must be text, "

@@ -6,7 +6,7 @@ hashes its weights. Loaders are imported when their encoder is first loaded.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Unpack
 
 from embedcache.encoders.cards import CARDS, PAPER_ENCODERS, TINY_ENCODERS, EncoderCard
 from embedcache.encoders.layers import OneLayer
@@ -15,7 +15,7 @@ from embedcache.encoders.plugins import import_place, load_plugins, named_card
 from embedcache.encoders.spec import Encoder, EncoderSpec, LayeredEncoder
 from embedcache.encoders.windows import WindowedEncoder
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
-from embedcache.sequences import Modality
+from embedcache.sequences import Modality, check_modality
 
 if TYPE_CHECKING:
     from embedcache.encoders.weights import Weights
@@ -168,8 +168,7 @@ def layer_specs(name: str, spec: EncoderSpec, layers: Sequence[int]) -> list[Enc
 
 def _resolve(found: EncoderCard, modality: Modality, options: EncoderOptions) -> tuple[EncoderSpec, Any]:
     """The spec, and the weights if files hold them, read and hashed once: ``Weights``, or what the finder gave."""
-    if modality not in get_args(Modality):
-        raise UnknownNameError("modality", modality, get_args(Modality))
+    check_modality(modality)
     check_reads(found, modality)
     weights: Any = None
     if found.finder:

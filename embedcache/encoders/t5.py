@@ -29,7 +29,7 @@ from embedcache.encoders.spec import EncoderSpec
 from embedcache.encoders.weights import Weights, fill_weights, seed_of
 from embedcache.errors import InvalidInputError
 
-__all__ = ["load_ankh", "load_prostt5", "load_prott5"]
+__all__ = ["ankh_ids", "load_ankh", "load_prostt5", "load_prott5", "prott5_ids"]
 
 RESIDUES = "ALGVSREDTIPKFQNYMHWCXBOUZ"
 """Letters in the order of their ids, which begin behind ``<pad>``, ``</s>`` and ``<unk>``."""

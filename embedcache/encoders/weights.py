@@ -28,6 +28,7 @@ from embedcache.errors import InvalidInputError, MissingDependencyError
 __all__ = [
     "Weights",
     "cast_weights",
+    "draw_normal",
     "draw_weights",
     "fill_weights",
     "find_weights",

@@ -8,9 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from embedcache.choices import ComputeDtype, Crop, ExportDtype, FormatName, Names
-from embedcache.errors import InvalidSettingError, UnknownNameError
-from embedcache.options import CacheOption, DatasetOption, JsonOption, expand_options, parse_by_modality, show
-from embedcache.sequences import MODALITIES, Modality
+from embedcache.errors import InvalidSettingError
+from embedcache.options import (
+    CacheOption,
+    DatasetOption,
+    JsonOption,
+    expand_options,
+    parse_by_modality,
+    show,
+)
+from embedcache.sequences import Modality, check_modality
 
 __all__ = ["export_command", "import_command"]
 
@@ -64,7 +71,7 @@ def export_command(given: ExportCommandOptions, as_json: JsonOption = False) -> 
     """Write the embeddings of a dataset in the format of another tool."""
     from embedcache.exchange.export import export_embeddings
 
-    modalities = [_modality(name) for name in ",".join(given.modality).split(",")]
+    modalities = [check_modality(name.strip()) for name in ",".join(given.modality).split(",")]
     report = export_embeddings(
         format=given.format,
         modalities=modalities,
@@ -77,13 +84,6 @@ def export_command(given: ExportCommandOptions, as_json: JsonOption = False) -> 
         dtype=given.dtype,
     )
     show(report, as_json)
-
-
-def _modality(name: str) -> Modality:
-    for modality in MODALITIES:
-        if name.strip() == modality:
-            return modality
-    raise UnknownNameError("modality", name.strip(), MODALITIES)
 
 
 def _encoders(modalities: Sequence[Modality], values: Sequence[str]) -> dict[Modality, str]:

@@ -105,7 +105,7 @@ def _make_rows(
     if genes is not None:
         _check_genes(genes, gene_of, rows, left_out)
     rows, frame = _join(rows, table, counts, left_out, strip_versions=strip_versions, only_measured=only_measured)
-    _give_genes(rows, table, gene_of, counts)
+    _give_genes(rows, gene_of, counts)
     _give_splits(rows, splits, genes, split_of)
     for modality in files:
         counts[f"transcripts with {modality}"] = sum(f"{modality}_key" in row for row in rows)
@@ -222,9 +222,7 @@ def _join(
     return rows, target_frame(values, table.tissues)
 
 
-def _give_genes(
-    rows: list[dict[str, Any]], table: TargetTable | None, gene_of: Mapping[str, str], counts: Counter[str]
-) -> None:
+def _give_genes(rows: list[dict[str, Any]], gene_of: Mapping[str, str], counts: Counter[str]) -> None:
     """Gene of each row: from the table of genes, else from the targets, else the transcript itself."""
     for row in rows:
         gene = gene_of.get(row["transcript_id"]) or row.get("gene_id")

@@ -11,7 +11,7 @@ from embedcache.sequences import Modality
 from heads.config import ModelConfig
 from heads.pooling import Pool, Pooled, build_pool, summary_of_pool
 
-__all__ = ["GatedSumAggregator"]
+__all__ = ["GatedSumAggregator", "gate_weights"]
 
 
 class GatedSumAggregator(nn.Module):

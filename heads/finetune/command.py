@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Set
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from embedcache.errors import InvalidSettingError, UnknownNameError
-from embedcache.options import parse_by_modality
-from embedcache.sequences import MODALITIES, Modality
+from embedcache.errors import InvalidSettingError
+from embedcache.options import parse_by_modality, parse_modalities
+from embedcache.sequences import Modality
 from heads.config import TrainConfig
 from heads.finetune.config import FinetuneConfig
 from heads.settings import RunSettings
@@ -76,11 +76,8 @@ def train_tuned(settings: RunSettings, run: RunOptions, tuning: TuningOptions, g
 
 
 def _finetune_config(tuning: TuningOptions, given: Set[str]) -> FinetuneConfig:
-    names = [name.strip() for name in (tuning.finetune or "").split(",") if name.strip()]
-    if unknown := [name for name in names if name not in MODALITIES]:
-        raise UnknownNameError("modality", unknown[0], MODALITIES)
     chosen: dict[str, Any] = {field: getattr(tuning, name) for name, field in TUNING.items()}
-    finetune = FinetuneConfig(modalities=cast("tuple[Modality, ...]", tuple(names)), **chosen)
+    finetune = FinetuneConfig(modalities=tuple(parse_modalities(tuning.finetune or "")), **chosen)
     lora_only = [name for name in ("lora_rank", "lora_alpha", "lora_dropout") if name in given]
     if lora_only and finetune.method != "lora":
         raise InvalidSettingError(

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from embedcache.errors import InvalidSettingError, UnknownNameError
-from embedcache.sequences import MODALITIES, Modality
-from heads.checks import LARGEST, known_fields, within
+from embedcache.errors import InvalidSettingError
+from embedcache.sequences import Modality
+from heads.checks import LARGEST, in_order, known_fields, within
 
 __all__ = ["FinetuneConfig"]
 
@@ -36,12 +36,7 @@ class FinetuneConfig:
     """Run blocks again in the backward pass instead of keeping what is inside them: less memory, a third slower."""
 
     def __post_init__(self) -> None:
-        chosen = tuple(self.modalities)
-        if unknown := [name for name in chosen if name not in MODALITIES]:
-            raise UnknownNameError("modality", unknown[0], MODALITIES)
-        if not chosen or len(set(chosen)) < len(chosen):
-            raise InvalidSettingError(f"finetune names {list(chosen)}. Name at least one modality, each once.")
-        object.__setattr__(self, "modalities", tuple(name for name in MODALITIES if name in chosen))
+        object.__setattr__(self, "modalities", in_order(self.modalities, "finetune names"))
         if not re.fullmatch(r"full|lora|last:[1-9]\d{0,3}", self.method):
             raise InvalidSettingError(f"method is {self.method!r}. Give full, lora, or last:K, such as last:4.")
         within(1, LARGEST, "lora_rank", self.lora_rank)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embedcache.errors import InvalidInputError
-from embedcache.store.files import make_directory, replace_file
+from embedcache.store.files import replace_file
 from heads.interpret.attention.findings import AttentionFindings, attention_table
 from heads.interpret.attention.svg import MARK, attention_page
 from heads.interpret.attention.text import attention_text
+from heads.interpret.ours import is_our_page, is_our_table
 
 __all__ = ["AttentionResult", "check_outputs", "write_attention"]
 
@@ -71,7 +73,7 @@ def write_attention(findings: AttentionFindings, output: Path | str) -> Attentio
         ".json": f"{story}\n".encode(),
     }
     try:
-        make_directory(paths[".json"].parent.absolute())
+        paths[".json"].parent.mkdir(parents=True, exist_ok=True)
         for suffix, path in paths.items():
             replace_file(path, [contents[suffix]])
     except OSError as error:
@@ -80,21 +82,6 @@ def write_attention(findings: AttentionFindings, output: Path | str) -> Attentio
             "Choose another --output, or free space."
         ) from error
     return AttentionResult(outputs=tuple(paths.values()), findings=findings)
-
-
-def _is_our_table(path: Path) -> bool:
-    try:
-        return _ENTRY in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException):
-        return False
-
-
-def _is_our_page(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return MARK in file.read(1000).decode(errors="replace")
-    except OSError:
-        return False
 
 
 def _is_our_story(path: Path) -> bool:
@@ -106,7 +93,7 @@ def _is_our_story(path: Path) -> bool:
 
 
 _is_ours: dict[str, Callable[[Path], bool]] = {
-    ".parquet": _is_our_table,
-    ".html": _is_our_page,
+    ".parquet": partial(is_our_table, entry=_ENTRY),
+    ".html": partial(is_our_page, mark=MARK),
     ".json": _is_our_story,
 }

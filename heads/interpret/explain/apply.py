@@ -9,6 +9,7 @@ from itertools import pairwise
 from embedcache.annotation import Transcript
 from embedcache.errors import InvalidInputError
 from embedcache.genome import Genome, reverse_complement, window_bounds
+from embedcache.transcripts import joined_intervals
 from heads.interpret.explain.coding import CodingChange, RnaEdit, coding_change
 
 __all__ = ["Variant", "changed_window", "check_reference", "consequence_of", "rna_edits", "touches_window"]
@@ -106,7 +107,7 @@ def rna_edits(transcript: Transcript, variant: Variant) -> list[RnaEdit]:
     """
     low, high, letters = variant.change
     edits, offset = [], 0
-    exons = _joined(transcript.exons)
+    exons = joined_intervals(transcript.exons)
     for start, end in exons if transcript.strand == "+" else reversed(exons):
         first, last = max(low, start), min(high, end)
         if variant.change.touches(start, end):
@@ -156,7 +157,7 @@ def consequence_of(
 
 def _at_splice_site(transcript: Transcript, variant: Variant) -> bool:
     """Whether a variant has a base of an intron next to an exon, or letters come in at a border."""
-    exons = _joined(transcript.exons)
+    exons = joined_intervals(transcript.exons)
     change = variant.change
     for (_, start), (end, _) in pairwise(exons):
         if change.touches(start, min(start + _SPLICE, end)) or change.touches(max(end - _SPLICE, start), end):
@@ -164,14 +165,3 @@ def _at_splice_site(transcript: Transcript, variant: Variant) -> bool:
         if change.start == change.end and change.start in (start, end):
             return True
     return False
-
-
-def _joined(exons: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Exons of which those that touch are one."""
-    joined: list[tuple[int, int]] = []
-    for start, end in exons:
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((start, end))
-    return joined

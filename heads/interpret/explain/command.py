@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedcache.errors import UnknownNameError
 from embedcache.options import DeviceOption, parse_by_modality
-from embedcache.sequences import MODALITIES
+from embedcache.sequences import check_modality
 from heads.train_options import RunOption
 
 if TYPE_CHECKING:
-    from embedcache.sequences import Modality
+    pass
 
 __all__ = ["app"]
 
@@ -45,7 +44,7 @@ def mutagenesis(
     weights: WeightsOption = None,
 ) -> None:
     """Predict every single-letter mutant of a stretch: 3 a base, 19 a residue."""
-    chosen = _modality(modality)
+    chosen = check_modality(modality)
     found = parse_by_modality("--weights", weights or [])
     from heads.interpret.explain.mutagenesis import mutagenesis
 
@@ -77,7 +76,7 @@ def gradients(
     weights: WeightsOption = None,
 ) -> None:
     """Score every token by gradient x embedding: what it adds to the prediction, to first order."""
-    chosen = None if modality is None else _modality(modality)
+    chosen = None if modality is None else check_modality(modality)
     found = parse_by_modality("--weights", weights or [])
     from heads.interpret.explain.gradients import gradients
 
@@ -130,9 +129,3 @@ def variant(
             weights={m: Path(path) for m, path in found.items()},
         )
     )
-
-
-def _modality(name: str) -> "Modality":
-    if name not in MODALITIES:
-        raise UnknownNameError("modality", name, MODALITIES)
-    return name

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 from embedcache.errors import InvalidInputError
 from embedcache.store.files import replace_file
 from heads.interpret.explain.page import MARK
+from heads.interpret.ours import is_our_page, is_our_table
 
 __all__ = ["ENTRY", "Outputs"]
 
@@ -35,8 +37,9 @@ class Outputs:
         self.parquet, self.html = directory / f"{name}.parquet", directory / f"{name}.html"
         if directory.exists() and not directory.is_dir():
             raise InvalidInputError(f"{directory} is a file. Give the name of a directory (--output).")
-        for path, ours in ((self.parquet, _is_our_table), (self.html, _is_our_page)):
-            if path.exists() and not ours(path):
+        checks = ((self.parquet, partial(is_our_table, entry=ENTRY)), (self.html, partial(is_our_page, mark=MARK)))
+        for path, is_ours in checks:
+            if path.exists() and not is_ours(path):
                 raise InvalidInputError(f"{path} exists and is no explanation. Choose another --output, or remove it.")
 
     def write(self, table: pa.Table, about: Mapping[str, Any], page: str) -> None:
@@ -56,18 +59,3 @@ class Outputs:
             raise InvalidInputError(
                 f"{path} cannot be written: {error.strerror or error}. Choose another --output, or free space."
             ) from error
-
-
-def _is_our_table(path: Path) -> bool:
-    try:
-        return ENTRY in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException):
-        return False
-
-
-def _is_our_page(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return MARK.encode() in file.read(1000)
-    except OSError:
-        return False

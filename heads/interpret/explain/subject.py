@@ -17,6 +17,7 @@ __all__ = [
     "Subject",
     "all_labels",
     "find_row",
+    "genetic_code",
     "open_dataset",
     "open_subject",
     "parse_region",

@@ -30,7 +30,7 @@ from heads.interpret.explain.subject import all_labels, open_dataset, story
 from heads.interpret.explain.variant_file import VariantList, parse_variant, read_variants
 from heads.interpret.explain.variant_inputs import Effect, carried_variants
 
-__all__ = ["VariantEffects", "predict_distinct", "variant_effects"]
+__all__ = ["Found", "VariantEffects", "predict_distinct", "variant_effects"]
 
 Array = NDArray[np.float64]
 
