@@ -12,9 +12,9 @@ import time
 import numpy as np
 from report import Result, add_json_option, report
 
+from heads.splits.genes import join
 from heads.splits.kmers import KMER_LENGTH, count_kmers
 from heads.splits.shared import gene_profiles, sequence_profiles, similar_pairs
-from heads.splits.units import join
 
 RESIDUES = np.frombuffer(b"ACDEFGHIKLMNPQRSTVWY", dtype=np.uint8)
 

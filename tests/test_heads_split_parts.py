@@ -16,11 +16,11 @@ from heads.splits import kmers as counting
 from heads.splits import shared
 from heads.splits.assign import cut_into_parts, draw_validation, unit_names
 from heads.splits.describe import describe_split
+from heads.splits.genes import join
 from heads.splits.kmers import KMER_LENGTH, Kmers, count_kmers
 from heads.splits.neighbours import nearest_genes
 from heads.splits.shared import gene_profiles, sequence_profiles, similar_pairs
 from heads.splits.text import format_report
-from heads.splits.units import join
 
 SIZES = st.lists(st.integers(1, 40), min_size=2, max_size=40)
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"

@@ -10,20 +10,18 @@ do not depend on the batch. Nothing is fetched, and no code that comes with the 
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedcache.encoders.cards import EncoderCard
+from embedcache.encoders.hub_files import HubFiles
 from embedcache.encoders.options import EncoderOptions
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import InvalidInputError, InvalidSettingError, MissingDependencyError
 from embedcache.sequences import MODALITIES, Modality
 
-if TYPE_CHECKING:
-    from embedcache.encoders.hub_tokens import Spelling
-
-__all__ = ["PREFIX", "HubFiles", "find", "hub_card", "portable_name", "typed_name"]
+__all__ = ["PREFIX", "find", "hub_card", "portable_name", "typed_name"]
 
 PREFIX = "hf:"
 _STORE = "hf--"
@@ -33,21 +31,6 @@ _VOLATILE = ("transformers_version", "_name_or_path", "architectures", "dtype", 
 """Of ``config.json``: says nothing about the numbers."""
 _WIDTHS = ("hidden_size", "d_model", "n_embd", "embed_dim", "dim")
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_blocks")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubFiles:
-    """A model on this machine, and what was found out about it."""
-
-    name: str
-    directory: Path
-    config: Any
-    """Of transformers."""
-    trust: bool
-    """Whether code among the files may run."""
-    attention: str
-    """Kind of attention: ``sdpa`` where the class has it."""
-    spelling: "Spelling"
 
 
 def hub_card(name: str) -> EncoderCard:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embedcache.encoders.hub import HubFiles
+from embedcache.encoders.hub_files import HubFiles
 from embedcache.encoders.layers import Done, Starting, check_layers
 from embedcache.encoders.output import PendingRows
 from embedcache.encoders.packing import TOLERANCE

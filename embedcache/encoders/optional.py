@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcache.encoders.cards import EncoderCard
-from embedcache.encoders.hub import HubFiles
+from embedcache.encoders.hub_files import HubFiles
 from embedcache.encoders.options import EncoderOptions
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import InvalidInputError, MissingDependencyError

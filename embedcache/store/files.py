@@ -12,7 +12,6 @@ import secrets
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,23 +21,13 @@ from numpy.typing import NDArray
 from embedcache.errors import CacheError
 from embedcache.place import ObjectUrl, Place, parse_place
 from embedcache.store.disk import UnreadableError, reading
+from embedcache.store.status import FileStatus
 
-__all__ = ["FileStatus", "Files", "LocalFiles", "create_file", "open_files", "replace_file", "sync_directory"]
+__all__ = ["Files", "LocalFiles", "create_file", "open_files", "replace_file", "sync_directory"]
 
 HANDED_OVER_BYTES = 8 << 20
 """The disk begins to write a large file after so many bytes, and not at the end when all of it is to be flushed."""
 _sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux only
-
-
-@dataclass(frozen=True, slots=True)
-class FileStatus:
-    """What a listing tells about a file."""
-
-    size: int
-    modified: float
-    """Seconds since 1970 by the clock of the place."""
-    tag: str
-    """Changes whenever the file is written again, even if no clock runs."""
 
 
 class Files(Protocol):

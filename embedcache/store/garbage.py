@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from embedcache.place import Place
-from embedcache.store.files import Files, FileStatus, open_files
+from embedcache.store.files import Files, open_files
 from embedcache.store.holders import find_holders, guess_clock, place_clock
 from embedcache.store.index import committed_tasks, read_records
 from embedcache.store.layout import Array, read_layout
 from embedcache.store.leases import FOLDER
+from embedcache.store.status import FileStatus
 from embedcache.store.tasks import read_plans
 
 __all__ = ["COLLECT_AFTER_HOURS", "Garbage", "collect_garbage", "find_orphans", "orphans_among"]

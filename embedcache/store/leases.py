@@ -19,8 +19,9 @@ from typing import Any
 
 from embedcache.errors import CacheError
 from embedcache.store.disk import disk_errors
-from embedcache.store.files import Files, FileStatus
+from embedcache.store.files import Files
 from embedcache.store.processes import is_gone, this_process
+from embedcache.store.status import FileStatus
 
 __all__ = ["STALLED_SECONDS", "TTL_SECONDS", "Attempt", "Leases", "Survey"]
 

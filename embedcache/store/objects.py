@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from embedcache.errors import CacheError, InvalidSettingError
 from embedcache.place import ObjectUrl
-from embedcache.store.files import FileStatus
+from embedcache.store.status import FileStatus
 
 __all__ = ["ObjectFiles"]
 

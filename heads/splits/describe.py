@@ -12,9 +12,10 @@ from embedcache.dataset import Dataset, read_dataset
 from embedcache.sequences import Modality
 from heads.split_config import SplitConfig, SplitUnit
 from heads.splits.assign import fold_of_rows, rows_by_split, unit_names
+from heads.splits.genes import genes_of
 from heads.splits.neighbours import Nearest, nearest_genes
 from heads.splits.related import compared, dataset_kmers, least_similarity
-from heads.splits.units import genes_of, split_units
+from heads.splits.units import split_units
 
 __all__ = ["ClosePair", "Closeness", "Part", "SplitReport", "describe_split"]
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedcache.dataset import Dataset
+from heads.splits.genes import genes_of
 from heads.splits.kmers import KMER_LENGTH, Kmers
 from heads.splits.related import uses_of
 from heads.splits.shared import gene_profiles, sequence_profiles, similar_pairs
-from heads.splits.units import genes_of
 
 __all__ = ["Nearest", "nearest_genes"]
 

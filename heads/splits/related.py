@@ -13,10 +13,10 @@ from embedcache.dataset import Dataset
 from embedcache.errors import InvalidInputError
 from embedcache.sequences import Modality
 from heads.split_config import SplitConfig
+from heads.splits.genes import genes_of, join
 from heads.splits.kmers import KMER_LENGTH, Kmers, count_kmers
 from heads.splits.shared import gene_profiles, sequence_profiles, similar_pairs
 from heads.splits.tools import cluster_by_tool
-from heads.splits.units import genes_of, join
 
 __all__ = ["COMPARED", "compared", "dataset_kmers", "homology_groups", "least_similarity", "uses_of"]
 

@@ -6,15 +6,14 @@ Shapes: N rows of a dataset, G distinct genes in alphabetical order.
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from embedcache.dataset import Dataset
 from embedcache.errors import UnknownNameError
-from embedcache.splits import SplitError, check_splits
+from embedcache.splits import SplitError
 from heads.split_config import SplitConfig
+from heads.splits.genes import genes_of, join
 
-__all__ = ["genes_of", "join", "split_units", "unit_of_rows", "units_word"]
+__all__ = ["split_units", "unit_of_rows", "units_word"]
 
 Ints = NDArray[np.int64]
 
@@ -47,36 +46,6 @@ def unit_of_rows(dataset: Dataset, config: SplitConfig) -> Ints:
     keep homologues apart only by chance, and are too few to resample.
     """
     return split_units(dataset, config) if config.unit == "similarity" else genes_of(dataset)[1]
-
-
-def genes_of(dataset: Dataset) -> tuple[list[str], Ints]:
-    """Distinct gene IDs in alphabetical order, and the number of the gene of each row, (N,).
-
-    Raises:
-        SplitError: A row has no gene.
-    """
-    ids = dataset.samples["gene_id"].tolist()
-    check_splits(ids, ["train"] * len(ids))  # any one split: this asks for the genes only
-    genes, of_row = np.unique(np.asarray(ids, dtype=object), return_inverse=True)
-    return genes.tolist(), of_row.astype(np.int64)
-
-
-def join(n_genes: int, left: Ints, right: Ints) -> Ints:
-    """Groups of genes that are joined by edges, (G,), numbered by their first gene.
-
-    Args:
-        n_genes: Genes have the numbers below it.
-        left: One end of each edge.
-        right: The other end; numbers from ``n_genes`` on are things that join genes, such as chromosomes.
-    """
-    n_nodes = max(n_genes, int(right.max(initial=0)) + 1, int(left.max(initial=0)) + 1)
-    graph = coo_array((np.ones(len(left), dtype=np.float32), (left, right)), shape=(n_nodes, n_nodes))
-    found = connected_components(graph, directed=False)[1][:n_genes]
-    _, first, group = np.unique(found, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    groups: Ints = rank[group]
-    return groups
 
 
 def units_word(config: SplitConfig) -> str:
