@@ -1,6 +1,8 @@
 """Every option of a command reaches the function that it calls, under the right name and with the right value."""
 
+import inspect
 import json
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -250,3 +252,43 @@ def test_a_store_is_removed_on_the_word_of_the_user_alone(monkeypatch: pytest.Mo
     assert found.arguments == (("c", "rna", "e"), {})
     assert removed.arguments == ((("place",), {}) if words else ((), {}))
     assert (said.exit_code == 0) == bool(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "prepare simulate --n-genes 9",
+        "prepare simulate --isoforms-per-gene 5",
+        "prepare simulate --noncoding-share 1.1",
+        "prepare simulate --validation-fraction -0.1",
+        "prepare simulate --test-fraction 1.1",
+        "prepare fasta --rna r --validation-fraction 1.1",
+        "prepare fasta --rna r --test-fraction -0.1",
+        "prepare genome --genome g --gtf t --dna-length 0",
+        "build --modality rna --workers 0",
+        "build --modality rna --overlap -1",
+        "build --modality rna --max-tokens -1",
+        "build --modality rna --tokens-per-batch 0",
+        "build --modality rna --engine cloud",
+        "build --modality RNA",
+        "worker --modality rna --workers 0",
+        "estimate --modality rna --trial-seconds -1",
+        "gc --older-than-hours -1",
+        "convert --modality rna --store-dtype float8",
+    ],
+)
+def test_values_out_of_range_are_wrong_usage(words: str) -> None:
+    assert "Invalid value for" in run(*words.split(), code=2)
+
+
+@pytest.mark.parametrize("words", ["genome --genome g --gtf t", "isoformer --table t", "fasta --rna r", "simulate"])
+def test_without_options_a_command_asks_for_the_defaults(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
+    name = words.split(maxsplit=1)[0]
+    place = f"embedcache.prepare.{name}"
+    defaults = inspect.signature(getattr(import_module(place), f"prepare_{name}")).parameters
+    called = Called(monkeypatch, f"{place}.prepare_{name}", DATASET)
+    run("prepare", *words.split())
+    for option, value in called.arguments[1].items():
+        default = defaults[option].default
+        if default is not inspect.Parameter.empty and option != "splits" and f"--{option}" not in words:
+            assert value == default or (not value and not default), option
