@@ -1,7 +1,6 @@
 """Every source of tokens keeps one contract, over rows in any order, repeated, and without the modality."""
 
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -203,7 +202,13 @@ def test_a_large_store_is_summarised_in_pieces_with_the_same_numbers(
 ) -> None:
     wanted = make_case("cached", dataset, caches).source.summaries("bins-3")
     monkeypatch.setattr("heads.sources._POOL_TOKENS", 17)
-    assert torch.equal(make_case("cached", dataset, caches).source.summaries("bins-3"), wanted)
+    source, read = open_source(dataset, caches["float16"], "protein", stores_of(dataset, caches["float16"])[0]), []
+    prefetch = source.store.prefetch  # type: ignore[union-attr]
+    monkeypatch.setattr(source.store, "prefetch", lambda parts: read.extend(parts) or prefetch(parts))  # type: ignore[func-returns-value, union-attr]
+    assert torch.equal(source.summaries("bins-3"), wanted)
+    assert len(read) > 3
+    tokens = [int(source.store.lengths[part[part >= 0]].sum()) for part in read]  # type: ignore[union-attr]
+    assert max(tokens) <= 17 + int(source.lengths.max()), "no more than that and a sequence is in memory at a time"
 
 
 def test_layers_that_do_not_fit_are_refused(dataset: Dataset, caches: dict[str, Path], tmp_path: Path) -> None:
@@ -289,10 +294,3 @@ def test_a_row_that_is_missing_in_part_is_refused(holes: list[tuple[int, int]], 
     with pytest.raises(InvalidInputError, match=words) as caught:
         ColumnSource(values, "rna")
     assert "Fill them in, or make all of them NaN" in str(caught.value)
-
-
-def test_select_keeps_the_kind(dataset: Dataset, caches: dict[str, Path]) -> None:
-    rows = np.array([3, 0])
-    make: Callable[[str], TokenSource] = lambda kind: make_case(kind, dataset, caches).source  # noqa: E731
-    assert isinstance(select(make("layered"), rows), LayeredSource)  # type: ignore[arg-type]
-    assert isinstance(select(make("cached"), rows), SelectedSource)  # type: ignore[arg-type]
