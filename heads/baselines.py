@@ -67,7 +67,7 @@ _FEATURES: Mapping[str, Callable[[Study], Array]] = {
 def fit_baseline(name: str, study: Study, rows: Rows) -> Baseline:
     """Fit one of ``BASELINES`` and predict some rows."""
     if name == KERNEL:
-        groups, parts = kernel_groups(study), {n: study.rows[n] for n in ("train", "validation")}
+        groups, parts = kernel_groups(study.sources.values()), {n: study.rows[n] for n in ("train", "validation")}
         found = kernel_predictions(groups, study.data.targets, **parts, rows=rows)
         n_features = sum(group.shape[1] for group in groups)
         return Baseline(name=name, predictions=found.predictions, n_features=n_features, alpha=found.penalty)

@@ -1,7 +1,7 @@
 """The subcommands of ``heads``. Each one translates its options and calls one public function."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -63,9 +63,13 @@ def predict(
     dataset: DatasetOption = Path("dataset"),
     cache: CacheOption = "cache",
     output: Annotated[Path, typer.Option(help="Parquet file to write.")] = Path("predictions.parquet"),
+    by: Annotated[
+        Literal["run", "kernel"],
+        typer.Option(help="What predicts: the run, or the kernel of its tables, fitted on its training rows."),
+    ] = "run",
     device: DeviceOption = "auto",
 ) -> None:
     """Predict the expression of every transcript of a dataset, on the scale of the targets, with its IDs."""
     from heads.predict import predict
 
-    print(predict(run, dataset, cache, output, device=device))
+    print(predict(run, dataset, cache, output, device=device, by=by))

@@ -9,7 +9,7 @@ validation rows. With more training rows than landmarks it is the subset of regr
 Shapes: N rows, F numbers of a group, K tissues, M landmarks.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from heads.data import Rows
 from heads.metrics import mean_defined, r2_columns
-from heads.setup import Study
+from heads.sources import TokenSource
 
 __all__ = ["KERNELS", "KernelFit", "kernel_groups", "kernel_predictions"]
 
@@ -43,11 +43,16 @@ class KernelFit:
     penalty: float
 
 
-def kernel_groups(study: Study) -> list[NDArray[np.float32]]:
-    """Groups of numbers of every row of the dataset, each (N, F)."""
+def kernel_groups(sources: Iterable[TokenSource], *, parts: bool | None = None) -> list[NDArray[np.float32]]:
+    """Groups of numbers of every row of a dataset, each (N, F).
+
+    Args:
+        sources: Tokens of each modality.
+        parts: Whether the means of parts are among them; None if there are few enough rows.
+    """
     groups: list[NDArray[np.float32]] = []
-    for source in study.sources.values():
-        with_parts = len(source.lengths) <= _MOST_ROWS
+    for source in sources:
+        with_parts = len(source.lengths) <= _MOST_ROWS if parts is None else parts
         summary = source.summaries(f"bins-{PARTS}" if with_parts else "means").numpy()  # (N, parts, D)
         lengths = np.log1p(source.lengths)[:, None].astype(np.float32)
         groups.append(np.concatenate([summary.mean(axis=1), lengths], axis=1))

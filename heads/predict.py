@@ -5,6 +5,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +15,15 @@ from embedcache.dataset import read_dataset
 from embedcache.errors import InvalidInputError
 from embedcache.place import Place
 from embedcache.store.files import sync_directory
+from heads.by_kernel import predict_by_kernel
 from heads.data import CachedDataset
 from heads.inference import predict_finite
 from heads.setup import provenance
 from heads.trained import load_trained
 
-__all__ = ["PredictResult", "predict"]
+__all__ = ["PredictResult", "Predictor", "predict"]
+
+Predictor = Literal["run", "kernel"]
 
 _ENTRY = b"isoheads"
 
@@ -36,18 +40,26 @@ class PredictResult:
     lacking: dict[str, int]
     """Transcripts without each modality that the model reads."""
     labels: tuple[str, ...]
+    by: Predictor = "run"
 
     def __str__(self) -> str:
         lacking = "; ".join(f"{count:,} without {modality}" for modality, count in self.lacking.items() if count)
         label = f" [{'; '.join(self.labels)}]" if self.labels else ""
+        by = " by the kernel on pooled embeddings" if self.by == "kernel" else ""
         return (
-            f"{self.output}: {self.n_transcripts:,} transcripts x {self.n_tissues} tissues, unit {self.unit}"
+            f"{self.output}: {self.n_transcripts:,} transcripts x {self.n_tissues} tissues{by}, unit {self.unit}"
             f"{f' ({lacking})' if lacking else ''}{label}"
         )
 
 
 def predict(
-    run: Path | str, dataset: Path | str, cache: str | Place, output: Path | str, *, device: str = "auto"
+    run: Path | str,
+    dataset: Path | str,
+    cache: str | Place,
+    output: Path | str,
+    *,
+    device: str = "auto",
+    by: Predictor = "run",
 ) -> PredictResult:
     """Predict every transcript of a dataset, with or without targets, and write a Parquet file.
 
@@ -60,6 +72,8 @@ def predict(
         cache: Root of a cache with the encoders of the run.
         output: File to write; an older file of predictions is replaced.
         device: Where the model runs.
+        by: ``kernel`` for the kernel on pooled embeddings that stands beside the run in every table, fitted on its
+            training rows; the dataset and the cache that the run was trained on have to be where it says.
 
     Raises:
         CheckpointError: The run is missing, unfinished or damaged.
@@ -70,10 +84,14 @@ def predict(
     trained, opened, output = load_trained(run, device), read_dataset(dataset), Path(output)
     opened.verify()
     _check_output(output)
-    sources = trained.sources(opened, cache)
+    sources = trained.sources(opened, cache, frozen=by == "kernel")
     data = CachedDataset(opened, sources, targets=False)
     rows = np.arange(len(data), dtype=np.int64)
-    predictions = trained.scaler.undo(predict_finite(trained.model, data, rows, trained.config))  # (rows, K)
+    if by == "kernel":
+        found = predict_by_kernel(trained, opened, cache)
+    else:
+        found = predict_finite(trained.model, data, rows, trained.config)
+    predictions = trained.scaler.undo(found)  # (rows, K)
     columns = {name: pa.array(opened.samples[name].tolist(), pa.string()) for name in ("transcript_id", "gene_id")}
     columns |= {name: pa.array(predictions[:, k]) for k, name in enumerate(trained.scaler.tissues)}
     # a simulated study stays one, whatever the run was trained on
@@ -81,6 +99,7 @@ def predict(
     unit = str(trained.description["dataset"]["target_unit"])
     story = {
         "run": str(trained.directory.path.absolute()),
+        "by": by,
         "best_epoch": trained.best_epoch,
         "labels": list(labels),
         "encoders": trained.description["encoders"],
@@ -98,6 +117,7 @@ def predict(
         unit=unit,
         lacking={modality: int((source.lengths == 0).sum()) for modality, source in sources.items()},
         labels=labels,
+        by=by,
     )
 
 

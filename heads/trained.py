@@ -87,8 +87,13 @@ class TrainedRun:
                 f"{wanted[:12]}. Give the dataset that the run was trained on, or train a run on this one."
             )
 
-    def sources(self, dataset: Dataset, cache: str | Place) -> dict[Modality, TokenSource]:
+    def sources(self, dataset: Dataset, cache: str | Place, *, frozen: bool = False) -> dict[Modality, TokenSource]:
         """Tokens of any dataset, from stores of the encoders that the run was trained on.
+
+        Args:
+            dataset: Whose rows.
+            cache: Where the stores are.
+            frozen: Tokens of the encoders that a fine-tuning began with, and not of those that it trained.
 
         Raises:
             CacheMismatchError: The cache has embeddings of another encoder.
@@ -97,7 +102,7 @@ class TrainedRun:
         sources: dict[Modality, TokenSource] = {}
         for modality in self.model.config.modalities:
             encoder = self.description["encoders"][modality]
-            if modality in dataset.modalities and modality in self.learned:
+            if modality in dataset.modalities and modality in self.learned and not frozen:
                 sources[modality] = self.live_source(dataset, modality)
             elif modality in dataset.modalities:
                 found = self.find_stores(dataset.path, cache, modality)

@@ -70,8 +70,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> FakeStudy:
 
 def test_a_study_gives_means_and_parts_of_each_modality(study: FakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = open_study(study.dataset, study.cache, ModelConfig())
-    assert [group.shape[1] for group in kernel_groups(opened)] == [9, 64, 17, 128, 13, 96]
+    assert [group.shape[1] for group in kernel_groups(opened.sources.values())] == [9, 64, 17, 128, 13, 96]
     found = fit_baseline(KERNEL, opened, opened.rows["test"])
     assert found.predictions.shape == (len(opened.rows["test"]), 3) and np.isfinite(found.predictions).all()
     monkeypatch.setattr(kernel, "_MOST_ROWS", 1)
-    assert [group.shape[1] for group in kernel_groups(opened)] == [9, 17, 13]
+    assert [group.shape[1] for group in kernel_groups(opened.sources.values())] == [9, 17, 13]
