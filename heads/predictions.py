@@ -31,7 +31,7 @@ def write_predictions(
     table = pa.table(list(columns.values()), names=list(columns))
     table = table.replace_schema_metadata({_ENTRY: json.dumps({"version": 1, "scale": "z", **story})})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, write_page_checksum=True)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, [sink.getvalue().to_pybytes()])
@@ -44,7 +44,7 @@ def read_predictions(path: Path, dataset: Dataset, rows: NDArray[np.int64]) -> A
         CheckpointError: The file is missing, damaged, or of other rows.
     """
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         ids = table["transcript_id"].to_pylist()
         found = np.stack([table[name].to_numpy() for name in dataset.tissues], axis=1)
     except (OSError, pa.ArrowException, KeyError) as error:

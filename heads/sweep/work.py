@@ -4,7 +4,7 @@ Shapes: N rows, K tissues.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from heads.run import Run
 from heads.scaling import TissueScaler
 from heads.setup import Study, describe, divide
 from heads.sweep.directory import SweepDirectory
+from heads.sweep.kept import check_files, drop_damaged_model, has_ended, of_a_sweep
 from heads.sweep.plan import Cohort, NamedRun
 from heads.train import DivergedError, finish, resume, save
 
@@ -107,9 +108,8 @@ def train_cohort(
             settings, directory = named.settings, sweep.run(named.settings)
             run = Run(settings.model, settings.training, study=study, device=device, inputs=inputs, name=named.name)
             stack.enter_context(directory.locked())
-            described = directory.settle(describe(study, opened.cache, settings.model, settings.training))
-            resume(run, directory)
-            directories[id(run)] = directory, described
+            wanted = describe(study, opened.cache, settings.model, settings.training)
+            directories[id(run)] = directory, _go_on(run, directory, wanted)
             runs.append(run)
         fit(runs, study, lambda run: save(run, directories[id(run)][0]), stop, title=title)
         ended = [run for run in runs if run.stopped]
@@ -131,7 +131,17 @@ def shared_data(runs: Sequence[NamedRun], opened: Opened) -> CachedDataset:
 
 
 def _is_done(run: NamedRun, sweep: SweepDirectory, predict: bool) -> bool:
-    return sweep.run(run.settings).model.exists() and (not predict or sweep.predictions(run.settings).exists())
+    return has_ended(sweep.run(run.settings), sweep.predictions(run.settings) if predict else None)
+
+
+def _go_on(run: Run, directory: RunDirectory, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Load where a run stands, if it has begun; what its ``config.json`` holds."""
+    check_files(directory)
+    with of_a_sweep(directory) if directory.config.exists() else nullcontext():
+        described = directory.settle(wanted)
+        resume(run, directory)
+    drop_damaged_model(directory)
+    return described
 
 
 def _finish(run: Run, directory: RunDirectory, described: Mapping[str, Any]) -> None:
