@@ -234,7 +234,14 @@ def test_evaluate_predict_and_export_pass_on_what_was_typed(monkeypatch: pytest.
         ((Path("runs/run"),), {"dataset": None, "cache": None, "device": "auto", "resamples": 2000}),
     ]
     invoke("predict", "--run", "a", "--dataset", "d", "--cache", "c", "--output", "p", "--device", "cpu")
-    assert predicted.calls == [((Path("a"), Path("d"), "c", Path("p")), {"device": "cpu"})]
+    invoke("predict", "--by", "kernel")
+    assert predicted.calls == [
+        ((Path("a"), Path("d"), "c", Path("p")), {"device": "cpu", "by": "run"}),
+        (
+            (Path("runs/run"), Path("dataset"), "cache", Path("predictions.parquet")),
+            {"device": "auto", "by": "kernel"},
+        ),
+    ]
     invoke("export", "--run", "a", "--output", "o")
     assert exported.calls == [((Path("a"), Path("o")), {})]
     assert "--resamples" in refused("evaluate", "--resamples", 99)
