@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,8 +11,9 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from embedcache.dataset import read_dataset
+from embedcache.dataset import Dataset, read_dataset
 from embedcache.errors import InvalidInputError
 from embedcache.place import Place
 from embedcache.store.files import sync_directory
@@ -92,8 +94,6 @@ def predict(
     else:
         found = predict_finite(trained.model, data, rows, trained.config)
     predictions = trained.scaler.undo(found)  # (rows, K)
-    columns = {name: pa.array(opened.samples[name].tolist(), pa.string()) for name in ("transcript_id", "gene_id")}
-    columns |= {name: pa.array(predictions[:, k]) for k, name in enumerate(trained.scaler.tissues)}
     # a simulated study stays one, whatever the run was trained on
     labels = tuple(dict.fromkeys([*trained.labels, *opened.labels]))
     unit = str(trained.description["dataset"]["target_unit"])
@@ -108,7 +108,7 @@ def predict(
         "unit": unit,
         "software": provenance(),
     }
-    table = pa.table(list(columns.values()), names=list(columns))
+    table = _table(opened, trained.scaler.tissues, predictions)
     _write(table.replace_schema_metadata({_ENTRY: json.dumps(story)}), output)
     return PredictResult(
         output=output,
@@ -119,6 +119,13 @@ def predict(
         labels=labels,
         by=by,
     )
+
+
+def _table(dataset: Dataset, tissues: Sequence[str], predictions: NDArray[np.float64]) -> pa.Table:
+    """IDs and a column a tissue, rows in the order of the dataset."""
+    columns = {name: pa.array(dataset.samples[name].tolist(), pa.string()) for name in ("transcript_id", "gene_id")}
+    columns |= {name: pa.array(predictions[:, k]) for k, name in enumerate(tissues)}
+    return pa.table(list(columns.values()), names=list(columns))
 
 
 def _check_output(output: Path) -> None:
