@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from heads.by_kernel import predict_by_kernel
 from heads.data import CachedDataset
 from heads.inference import predict_finite
 from heads.setup import provenance
-from heads.trained import load_trained
+from heads.trained import TrainedRun, load_trained
 
 __all__ = ["PredictResult", "Predictor", "predict"]
 
@@ -96,29 +96,31 @@ def predict(
     predictions = trained.scaler.undo(found)  # (rows, K)
     # a simulated study stays one, whatever the run was trained on
     labels = tuple(dict.fromkeys([*trained.labels, *opened.labels]))
-    unit = str(trained.description["dataset"]["target_unit"])
-    story = {
-        "run": str(trained.directory.path.absolute()),
-        "by": by,
-        "best_epoch": trained.best_epoch,
-        "labels": list(labels),
-        "encoders": trained.description["encoders"],
-        "trained_on": trained.description["dataset"]["digest"],
-        "dataset": {"path": str(opened.path.absolute()), "digest": opened.digest},
-        "unit": unit,
-        "software": provenance(),
-    }
     table = _table(opened, trained.scaler.tissues, predictions)
+    story = {**_story(trained, opened), "by": by, "labels": list(labels)}
     _write(table.replace_schema_metadata({_ENTRY: json.dumps(story)}), output)
     return PredictResult(
         output=output,
         n_transcripts=len(data),
         n_tissues=len(trained.scaler.tissues),
-        unit=unit,
+        unit=str(story["unit"]),
         lacking={modality: int((source.lengths == 0).sum()) for modality, source in sources.items()},
         labels=labels,
         by=by,
     )
+
+
+def _story(trained: TrainedRun, dataset: Dataset) -> dict[str, Any]:
+    """Where predictions come from, for the metadata of their file."""
+    return {
+        "run": str(trained.directory.path.absolute()),
+        "best_epoch": trained.best_epoch,
+        "encoders": trained.description["encoders"],
+        "trained_on": trained.description["dataset"]["digest"],
+        "dataset": {"path": str(dataset.path.absolute()), "digest": dataset.digest},
+        "unit": str(trained.description["dataset"]["target_unit"]),
+        "software": provenance(),
+    }
 
 
 def _table(dataset: Dataset, tissues: Sequence[str], predictions: NDArray[np.float64]) -> pa.Table:
