@@ -31,7 +31,8 @@ h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; overflow-wrap: anyw
 h2 { font-size: 1.25rem; margin: 2.4rem 0 .6rem; padding-top: .6rem; border-top: 1px solid var(--rule); }
 p { margin: .3rem 0; max-width: 60rem; }
 a { color: var(--arm); }
-nav a { margin-right: 1rem; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: 0 1rem; }
+nav a { white-space: nowrap; }
 .banner { background: var(--note); color: var(--note-ink); border-left: .4rem solid var(--mark); padding: .6rem .9rem;
   margin: .8rem 0; font-weight: 600; overflow-wrap: anywhere; }
 .banner p { max-width: none; }
