@@ -185,6 +185,7 @@ def read_target_table(
     if "" in tissues:
         raise InvalidInputError(f"{path}: column {names.index('') + 1} has no name. Name it, or remove it.")
     ids = _ids(path, table, id_column)
+    _refuse_texts(path, table[tissues])
     values = np.stack([_numbers(path, table[name], name, already_log) for name in tissues], axis=1)
     n_missing = int(np.isnan(values).sum())
     if n_missing == values.size:
@@ -227,6 +228,20 @@ def _ids(path: Path, table: pd.DataFrame, column: str) -> list[str]:
     if not first:
         raise InvalidInputError(f"{path} has no row below its header. Give one row a transcript.")
     return list(first)
+
+
+def _refuse_texts(path: Path, table: pd.DataFrame) -> None:
+    """Name all columns that begin with text at once; ``_numbers`` tells of one, with its line."""
+    first = {name: cells[~(cells.isna() | cells.isin(NOT_MEASURED))].iloc[:1] for name, cells in table.items()}
+    texts = [
+        f"{name!r} ({cell.iloc[0]!r})" for name, cell in first.items() if pd.to_numeric(cell, "coerce").isna().any()
+    ]
+    if len(texts) > 1:
+        raise InvalidInputError(
+            f"{path}: {len(texts)} columns hold no numbers: {', '.join(texts[:6])}{' ...' if len(texts) > 6 else ''}. "
+            "Give --drop-column for each that is no tissue, and --gene-column of prepare fasta for the one that names "
+            "genes; write numbers with decimal points."
+        )
 
 
 def _numbers(path: Path, cells: "pd.Series[str]", name: str, already_log: bool) -> NDArray[np.float64]:

@@ -43,6 +43,15 @@ def test_ids_join_the_files(tmp_path: Path) -> None:
     assert dataset.info["counts"]["distinct rna sequences"] == 2
 
 
+def test_distinct_sequences_are_counted_where_rows_are_kept(tmp_path: Path) -> None:
+    dataset = prepare(tmp_path, "protein", "targets", only_measured=True)
+    assert (len(dataset.samples), dataset.info["counts"]["distinct protein sequences"]) == (1, 1)
+
+
+def test_short_proteins_may_be_spelt_with_letters_of_bases(tmp_path: Path) -> None:
+    assert len(prepare(tmp_path, "protein", protein=">t1\nGATTACA\n>t2\nCAT\n").samples) == 2
+
+
 def test_ambiguous_letters_are_read_as_n_and_counted(tmp_path: Path) -> None:
     dataset = prepare(tmp_path, "rna", rna=">t1\nACGRYT\n")
     assert [sequence for _, sequence in dataset.sequences("rna")] == ["ACGNNT"]
@@ -77,6 +86,7 @@ def test_a_column_of_the_genes_gives_the_splits(tmp_path: Path) -> None:
         (("rna",), {"rna": ">t1\nACGT\n>t1\nACGT\n"}, "line 3: ID 't1' comes a second time"),
         (("rna",), {"rna": ">t1\n>t2\nACGT\n"}, "record 't1' at line 1: .* is empty"),
         (("protein",), {"protein": ">t1\nM*K\n"}, r"record 't1' at line 1: .* has '\*' at position 1"),
+        (("protein",), {"protein": ">t1\n" + "ACGTN" * 20 + "\n"}, "holds no proteins: its 100 letters .* as --rna"),
         (("rna", "targets"), {"targets": "id\tgene\tnote\tLiver\nu\tg\tx\t1\n"}, "IDs look like 'u' and 't1'"),
         (("rna",), {"splits": SplitRule(kind="chromosomes", test_chromosomes=("1",))}, "no chromosomes"),
         (("rna", "genes"), {"splits": SplitRule(kind="column", column="folt")}, "Did you mean 'fold'"),
@@ -101,8 +111,8 @@ def test_a_column_of_the_genes_gives_the_splits(tmp_path: Path) -> None:
         ),
     ],
     ids=[
-        "nothing", "no-targets", "twice", "empty", "stop", "strangers", "chromosomes", "column", "gene-twice",
-        "strange-genes", "no-header", "column-of-nothing", "split-name", "no-split", "leak",
+        "nothing", "no-targets", "twice", "empty", "stop", "nucleotides", "strangers", "chromosomes", "column",
+        "gene-twice", "strange-genes", "no-header", "column-of-nothing", "split-name", "no-split", "leak",
     ],
 )  # fmt: skip
 def test_wrong_input_gives_one_line_and_leaves_nothing(

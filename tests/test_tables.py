@@ -39,6 +39,11 @@ def test_values_on_a_log_scale_stay_as_they_are(tmp_path: Path) -> None:
     ("text", "options", "message"),
     [
         (TABLE, {}, "line 2, column 'gene': 'g' is not a number. .*--drop-column"),
+        (
+            "id,name,gene,Liver\na,NA,g,1\nb,x,g,1\n",
+            {},
+            r"2 columns hold no numbers: 'name' \('x'\), 'gene' \('g'\)\. ",
+        ),
         (TABLE, {"gene_column": "gen"}, "Did you mean 'gene'"),
         ("id,Liver\na,1\na,2\n", {}, "line 3: id 'a' comes twice"),
         ("id,Liver\n,1\n", {}, "line 2: empty id"),
@@ -67,6 +72,7 @@ def test_values_on_a_log_scale_stay_as_they_are(tmp_path: Path) -> None:
     ],
     ids=[
         "text",
+        "texts",
         "column",
         "twice",
         "no-id",

@@ -16,7 +16,7 @@ from embedcache.dataset_write import DatasetWriter, describe_input
 from embedcache.encoders.registry import card, check_reads
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from embedcache.expression import read_gct
-from embedcache.sequences import Modality
+from embedcache.sequences import MODALITIES, Modality
 from embedcache.tables import TargetTable, read_target_table
 from embedcache.text import open_text
 
@@ -227,7 +227,12 @@ def finish_dataset(
         **info,
         "genetic_codes": dict(genetic_codes),
         "target_unit": unit,
-        "counts": dict(made.counts + writer.counts),
+        "counts": dict(made.counts + _distinct(made.samples)),
         "left_out": dict(+made.left_out),
     }
     writer.finish(record, made.samples, made.targets)
+
+
+def _distinct(samples: pd.DataFrame) -> Counter[str]:
+    """Distinct sequences of the rows; those of rows that were left out may be on disk as well."""
+    return Counter({f"distinct {modality} sequences": samples[f"{modality}_key"].nunique() for modality in MODALITIES})

@@ -27,6 +27,8 @@ from embedcache.tables import TargetTable, read_names, read_table, read_target_t
 
 __all__ = ["prepare_fasta", "read_genes"]
 
+_MANY_LETTERS = 100
+
 
 def prepare_fasta(
     *,
@@ -188,10 +190,19 @@ def _read_sequences(
     counts = Counter[str]()
     for modality, path in files.items():
         if path is not None:
+            n_letters, letters = 0, set[str]()
             for record in tqdm(read_fasta(path, modality), desc=modality, unit=" records", disable=None):
                 row = rows.setdefault(record.id, {"transcript_id": record.id})
                 row[f"{modality}_key"] = writer.add(modality, record.sequence)
                 counts[f"ambiguous {modality} letters read as N"] += record.ambiguous
+                n_letters += len(record.sequence)
+                letters.update(record.sequence)
+            # nucleotides are letters of proteins too, so that a file in the wrong place would pass
+            if modality == "protein" and n_letters >= _MANY_LETTERS and set("ACG") <= letters <= set("ACGTUN"):
+                raise InvalidInputError(
+                    f"{path} holds no proteins: its {n_letters:,} letters are all of A, C, G, T, U and N. Give it as "
+                    "--rna or --dna, or give the proteins."
+                )
     return list(rows.values()), Counter({"transcripts": len(rows)}) + counts
 
 
