@@ -3,7 +3,7 @@
 Shapes: N rows, F columns, K targets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from embedcache.errors import CacheMismatchError, InvalidInputError, InvalidSett
 from embedcache.place import Place, parse_place
 from embedcache.sequences import MODALITIES, Modality
 from heads.arrays import ColumnSource, data_of, row_numbers, select, study_of
+from heads.checks import in_order
 from heads.config import (
     Centres,
     HeadName,
@@ -35,6 +36,8 @@ from heads.config import (
 from heads.fit import deterministic, fit
 from heads.inference import choose_device, predict_rows
 from heads.metrics import mean_defined, r2_columns
+from heads.open_sources import check_encoders
+from heads.parameters import check_parameters, parameters_named
 from heads.run import Run
 from heads.sources import TokenSource
 from heads.sweep.work import Opened, source_name
@@ -137,6 +140,7 @@ class HeadRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
     verbose: bool = False
     """Show progress."""
 
+    @parameters_named()
     def fit(self, X: ArrayLike, y: ArrayLike | None = None, groups: ArrayLike | None = None) -> Self:  # noqa: N803
         """Train, and keep the epoch with the lowest validation loss. The same arguments give the same numbers.
 
@@ -150,6 +154,7 @@ class HeadRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
             CacheError: A store is missing or lacks sequences.
             DivergedError: The loss became infinite in the first epoch.
         """
+        check_parameters(self.get_params(deep=False))
         config, device = self._config(TrainConfig), choose_device(self.device)
         SplitConfig(unit="gene", validation_fraction=self.validation_fraction, seed=self.split_seed)  # checks both
         sources, n_rows, rows = self._sources(X, y, is_fit=True)
@@ -173,6 +178,7 @@ class HeadRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self._stores = _stores(sources)
         return self
 
+    @parameters_named()
     def predict(self, X: ArrayLike) -> Array:  # noqa: N803
         """Predictions in the units of ``y``, (N,) or (N, K) as ``y`` was.
 
@@ -180,6 +186,7 @@ class HeadRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
             CacheMismatchError: The cache now means another store than the model was trained on.
         """
         check_is_fitted(self)
+        check_parameters(self.get_params(deep=False))
         sources, n_rows, _ = self._sources(X)
         if (found := _stores(sources)) != self._stores:
             raise CacheMismatchError(
@@ -194,6 +201,7 @@ class HeadRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         found_y = self.scaler_.undo(scaled)
         return found_y[:, 0] if self._is_single else found_y
 
+    @parameters_named()
     def score(self, X: ArrayLike, y: ArrayLike | None = None) -> float:  # noqa: N803
         """R2 of each target over its measured rows, mean over targets that vary; NaN if none does."""
         predicted = self.predict(X)
@@ -214,9 +222,11 @@ class HeadRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """The parameters that are settings of a model or a training."""
         return cls(**{item.name: getattr(self, item.name) for item in fields(cls)} | changes)
 
+    def _chosen(self, default: Iterable[Modality]) -> tuple[Modality, ...]:
+        """What the model reads."""
+        return in_order(cast(Any, default if self.modalities is None else self.modalities), "modalities are")
+
     def _opened(self) -> Opened:
-        if self.cache is None:
-            raise InvalidSettingError("dataset is given and cache is None. Give the cache that its rows are read from.")
         info = read_info(Path(cast(str, self.dataset)))
         return _open(str(Path(cast(str, self.dataset)).absolute()), str(info["files"]), str(self.cache))
 
@@ -226,20 +236,15 @@ class HeadRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """What is read, how many rows there are, and which of the dataset they are."""
         if self.dataset is None:
             return *self._columns(X, y, is_fit), None
-        if self.blocks is not None:
-            raise InvalidSettingError("dataset and blocks are both given. Give blocks for arrays of embeddings only.")
         opened = self._opened()
         rows, encoders = row_numbers(opened.dataset, X), self.encoders or {}
-        chosen = ModelConfig(modalities=tuple(self.modalities or opened.dataset.modalities)).modalities
+        chosen = self._chosen(opened.dataset.modalities)
+        check_encoders(encoders, chosen)
         sources = {m: select(opened.source(m, encoders.get(m), chosen), rows) for m in chosen}
         return sources, len(rows), rows
 
     def _columns(self, X: ArrayLike, y: Any, is_fit: bool) -> tuple[dict[Modality, TokenSource], int]:  # noqa: N803
         """Blocks of an array."""
-        if self.cache is not None or self.encoders is not None:
-            raise InvalidSettingError(
-                "cache or encoders is given without dataset. Give the dataset whose rows X names."
-            )
         if is_fit and y is None:
             raise InvalidInputError(
                 "HeadRegressor requires y to be passed, but the target y is None. Give y, or a dataset with targets."
@@ -248,12 +253,10 @@ class HeadRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
             self, X, reset=is_fit, dtype=np.float32, copy=True, ensure_min_samples=2 if is_fit else 1,
             ensure_all_finite=True if self.blocks is None else "allow-nan",
         )  # fmt: skip
-        if self.blocks is not None and not isinstance(self.blocks, Mapping):
-            raise InvalidSettingError(f"blocks are {self.blocks!r}. Give columns by modality, such as {{'rna': 768}}.")
-        only: Modality = (tuple(self.modalities or ()) or MODALITIES[1:2])[0]
+        only = self._chosen(MODALITIES[1:2])[0]
         blocks = {only: values.shape[1]} if self.blocks is None else self.blocks
-        chosen = ModelConfig(modalities=tuple(self.modalities or blocks)).modalities
-        if sum(blocks.values()) != values.shape[1] or min(blocks.values()) < 1 or not {*chosen} <= {*blocks}:
+        chosen = self._chosen(blocks)
+        if sum(blocks.values()) != values.shape[1] or not {*chosen} <= {*blocks}:
             raise InvalidSettingError(
                 f"blocks are {dict(blocks)}, modalities {', '.join(chosen)} and X has {values.shape[1]} columns. "
                 "Give each modality its number of columns, in their order, all columns together."

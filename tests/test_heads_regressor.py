@@ -225,7 +225,7 @@ def test_another_store_at_prediction_is_refused(study: FakeStudy, tmp_path: Path
         ({"blocks": ["rna"]}, InvalidSettingError, "columns by modality"),
         ({"hidden": "8"}, InvalidSettingError, "hidden is '8'. Give a whole number"),
         ({"epochs": 2.5}, InvalidSettingError, "epochs is 2.5. Give a whole number"),
-        ({"blocks": {"rna": 8, "protein": 0}}, InvalidSettingError, "X has 8 columns"),
+        ({"blocks": {"rna": 8, "protein": 0}}, InvalidSettingError, "columns by modality"),
         ({"blocks": {"rna": 8}, "modalities": ("dna",)}, InvalidSettingError, "modalities dna"),
         ({"blocks": {"rna": 8}, "modalities": ("tRNA",)}, UnknownNameError, "modality"),
         ({"aggregator": "concatt"}, UnknownNameError, "Did you mean"),

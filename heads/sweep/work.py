@@ -43,7 +43,7 @@ class Opened:
 
     dataset: Dataset
     cache: Place
-    sources: dict[tuple[Modality, str], StoredSource] = field(default_factory=dict)
+    sources: dict[tuple[Modality, str | None], StoredSource] = field(default_factory=dict)
     divided: dict[SplitConfig, tuple[Any, TissueScaler]] = field(default_factory=dict)
 
     @classmethod
@@ -55,7 +55,7 @@ class Opened:
 
     def source(self, modality: Modality, encoder: str | None, modalities: Sequence[Modality]) -> StoredSource:
         """The source that an encoder's name means, the same object each time."""
-        key = modality, encoder or ""
+        key = modality, encoder
         if key not in self.sources:
             self.sources[key] = open_source(self.dataset, self.cache, modality, encoder, modalities)
         return self.sources[key]
