@@ -256,7 +256,7 @@ def _notes(store: StoreInfo) -> list[str]:
 def format_bytes(n: float) -> str:
     """Bytes with a decimal unit."""
     for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
+        if round(n, 1) < 1000:
             return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
         n /= 1000
     return f"{n:.1f} TB"

@@ -113,6 +113,7 @@ def test_a_row_that_cannot_be_is_told(changes: dict[str, str], message: str) -> 
         ({"5UTR": "c", "3UTR": "cc", "CDS": "augaaauaa"}, (1, 7), {}),
         ({"CDS": ""}, None, {"proteins without CDS": 1}),
         ({"5UTR": "", "3UTR": ""}, (1, 7), {}),
+        ({"5UTR": "R", "RNA": "RATGAAATAACC"}, (1, 7), {}),  # a letter that is written as N wherever it stands
         ({"5UTR": "G"}, (1, 7), {"RNA that is not 5'UTR + CDS + 3'UTR": 1}),
         ({"5UTR": "G", "3UTR": ""}, (1, 7), {"RNA that is not 5'UTR + CDS + 3'UTR": 1}),
         ({"5UTR": "", "3UTR": "G"}, (1, 7), {"RNA that is not 5'UTR + CDS + 3'UTR": 1}),
@@ -128,6 +129,7 @@ def test_a_row_that_cannot_be_is_told(changes: dict[str, str], message: str) -> 
         "lower-case",
         "no-cds",
         "found-once",
+        "ambiguous letter",
         "other-utr",
         "other-5utr",
         "other-3utr",

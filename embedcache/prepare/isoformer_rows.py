@@ -153,7 +153,8 @@ class RowReader:
 
     def _cds_start(self, row: Mapping[str, str], rna: str, cds: str) -> int | None:
         """Where the CDS starts: behind the 5'UTR if the three pieces make the RNA, else where it is found once."""
-        before, after = (row.get(name, "").upper().replace("U", "T") for name in ("5UTR", "3UTR"))
+        pieces = (row.get(name, "") for name in ("5UTR", "3UTR"))
+        before, after = (normalise(piece, "rna") if piece else "" for piece in pieces)
         if f"{before}{cds}{after}" == rna:
             return len(before)
         if before or after:

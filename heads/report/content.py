@@ -71,7 +71,6 @@ class Curve:
     """Such as ``seed 0``."""
     train_loss: tuple[float | None, ...]
     validation_loss: tuple[float | None, ...]
-    validation_r2: tuple[float | None, ...]
 
     @property
     def best_epoch(self) -> int | None:

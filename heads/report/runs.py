@@ -48,13 +48,13 @@ class RunFiles:
         return (self.path / "model.safetensors").is_file()
 
     def curve(self, name: str) -> Curve | None:
-        """Losses and validation scores by epoch; None before the first epoch is done."""
+        """Losses by epoch; None before the first epoch is done."""
         if not self.epochs:
             return None
-        train, validation, r2 = (
-            tuple(epoch.number(key) for epoch in self.epochs) for key in ("train_loss", "validation_loss", "r2")
+        train, validation = (
+            tuple(epoch.number(key) for epoch in self.epochs) for key in ("train_loss", "validation_loss")
         )
-        return Curve(name=name, train_loss=train, validation_loss=validation, validation_r2=r2)
+        return Curve(name=name, train_loss=train, validation_loss=validation)
 
     def complete(self, arm: Arm, runs: Sequence[tuple[str, "RunFiles"]]) -> Arm:
         """An arm with the curves of its runs and, for a single run, its validation scores."""
