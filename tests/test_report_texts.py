@@ -28,8 +28,8 @@ from embedcache.store.transfer import Load
 
 @pytest.mark.parametrize(
     ("n", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1549, "1.5 kB"), (999_960, "1.0 MB"), (10**6, "1.0 MB"), (2.5e9, "2.5 GB"),
-     (10**12, "1.0 TB"), (7.2e15, "7200.0 TB")],
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1549, "1.5 kB"), (999_960, "1.0 MB"), (10**6, "1.0 MB"),
+     (2.5e9, "2.5 GB"), (10**12, "1.0 TB"), (7.2e15, "7200.0 TB")],
 )  # fmt: skip
 def test_bytes_have_a_decimal_unit(n: float, text: str) -> None:
     assert format_bytes(n) == text
