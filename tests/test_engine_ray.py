@@ -80,3 +80,21 @@ def test_a_cluster_that_does_not_answer_is_said_at_once(tmp_path: Path, monkeypa
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(EmbedCacheError, match=f"no Ray cluster at {address}: .*refused.*address=host:port"):
             run_build(brittle_job(tmp_path), engine="ray", options={"address": address})
+
+
+def test_a_ray_that_cannot_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise error
+
+    make_proteins(tmp_path / "dataset", 3)
+    fake = SimpleNamespace(is_initialized=lambda: False, exceptions=SimpleNamespace(RayError=OSError), init=init)
+    monkeypatch.setattr("embedcache.engines.ray_cluster._import_ray", lambda _: fake)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    error: Exception = Exception("The current node timed out\n  during startup.")  # as Ray raises it
+    with pytest.raises(EmbedCacheError, match=r"machine: The current node timed out during startup\. .*--engine local"):
+        run_build(brittle_job(tmp_path), engine="ray")
+    with pytest.raises(EmbedCacheError, match=r"no Ray cluster at auto: .* during startup\. Give --engine-option"):
+        run_build(brittle_job(tmp_path), engine="ray", options={"address": "auto"})
+    error = KeyError("a bug of ours keeps its traceback")
+    with pytest.raises(KeyError, match="keeps its traceback"):
+        run_build(brittle_job(tmp_path), engine="ray")

@@ -137,12 +137,15 @@ def test_one_worker_that_finished_is_enough_and_this_process_scores(
     engine, scored = Engine((None, "died"), (True, None)), []
     monkeypatch.setattr(launch, "choose_engine", lambda *_: engine)
     monkeypatch.setattr(launch, "sweep", lambda job, *, resamples: scored.append((job, resamples)))
-    job = replace(job_of(tmp_path), output=Path("out"), dataset=Path("d"))
+    job = replace(job_of(tmp_path), output=Path("out"), dataset=Path("d"), cache="c")
     launch.launch_sweep(job, engine="local", workers=3, resamples=123)
     (((sent, workers),), ((own, resamples),)) = engine.jobs, scored
     assert (workers, sent.workers, resamples) == (3, 3, 123)
     assert sent == own
-    assert (sent.output, sent.dataset) == (tmp_path / "out", tmp_path / "d"), "workers may run elsewhere"
+    whole = tuple(tmp_path / name for name in ("out", "d", "c"))
+    assert (sent.output, sent.dataset, sent.cache) == whole, "workers may run elsewhere"
+    launch.launch_sweep(replace(job, cache="s3://bucket/c"), engine="local", workers=2)
+    assert str(engine.jobs.pop()[0].cache) == "s3://bucket/c" and scored.pop()
     launch.launch_sweep(job, engine="local", workers=1)
     assert scored[1][0] is job and len(engine.jobs) == 1, "alone it is done in this process"
 

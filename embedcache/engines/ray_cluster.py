@@ -82,15 +82,32 @@ def _cluster(address: str | None, workers: int, num_cpus: float | None) -> Itera
         with stop_at_once("Stopped while Ray was started. Run the same command to go on."):
             _check_answers(address)
             ray.init(**settings)
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise EmbedCacheError(
-            f"no Ray cluster at {address}: {error}. Give --engine-option address=host:port of one that runs, or "
-            "address=local to start one."
-        ) from error
+    except Exception as error:  # the only net that is so wide: a cluster that does not come up is a bare Exception
+        if not _is_of_ray(error, ray):
+            raise
+        raise _no_cluster(address, error) from error
     try:
         yield ray, cores
     finally:
         ray.shutdown()
+
+
+def _is_of_ray(error: Exception, ray: Any) -> bool:
+    """Whether it says that Ray cannot start or be reached, and no bug of ours."""
+    return type(error) is Exception or isinstance(error, OSError | ValueError | RuntimeError | ray.exceptions.RayError)
+
+
+def _no_cluster(address: str, error: Exception) -> EmbedCacheError:
+    words = " ".join(str(error).split()).removesuffix(".")
+    if address == "local":
+        return EmbedCacheError(
+            f"Ray could not be started on this machine: {words}. The logs of its last session may say why (memory, "
+            "disk, limits); or leave Ray out: --engine local starts the same workers."
+        )
+    return EmbedCacheError(
+        f"no Ray cluster at {address}: {words}. Give --engine-option address=host:port of one that runs, or "
+        "address=local to start one."
+    )
 
 
 def _check_answers(address: str) -> None:

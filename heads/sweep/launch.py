@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from embedcache.choices import EngineName
 from embedcache.engines.run import choose_engine, one_a_gpu
+from embedcache.place import parse_place
 from heads.checkpoint import CheckpointError
 from heads.sweep.sweep import SweepJob, SweepResult, sweep
 
@@ -35,9 +37,21 @@ def launch_sweep(
     chosen, count = choose_engine(engine, options), workers or one_a_gpu(job, engine)
     if engine == "local" and count == 1:
         return sweep(job, resamples=resamples)
-    job = replace(job, workers=count, output=job.output.absolute(), dataset=job.dataset.absolute())
+    job = _for_workers(job, count)
     ends = list(chosen.run(job, workers=count))
     errors = [end.error for end in ends if end.error is not None]
     if not any(end.report for end in ends):
         raise CheckpointError(errors[0] if errors else f"none of {len(ends)} workers finished: they all died")
     return sweep(job, resamples=resamples)  # every run has ended: this only scores
+
+
+def _for_workers(job: SweepJob, workers: int) -> SweepJob:
+    """The job with whole paths: a worker of Ray has another directory."""
+    cache = parse_place(job.cache)
+    return replace(
+        job,
+        workers=workers,
+        output=job.output.absolute(),
+        dataset=job.dataset.absolute(),
+        cache=cache.absolute() if isinstance(cache, Path) else cache,
+    )
