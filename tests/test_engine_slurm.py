@@ -59,7 +59,15 @@ def test_jobs_get_what_was_asked_for_and_commit_when_they_are_cancelled(
     monkeypatch.setenv("PATH", install_fake_slurm(tmp_path / "slurm"))
     records = make_proteins(tmp_path / "dataset", 100)
     monkeypatch.setenv(SECONDS, "0.1")
-    options = ["partition=gpu", "time=30", "mem_gb=8", "account=lab", "cpus_per_task=2", "setup=module load x || true"]
+    options = [
+        "partition=gpu",
+        "time=30",
+        "mem_gb=8",
+        "account=lab",
+        "cpus_per_task=2",
+        "wckey=lab",
+        "setup=module load x || true",
+    ]
     words = [word for option in options for word in ("--engine-option", option)]
     process = command(tmp_path, "build", "--engine", "slurm", "--workers", "2", "--tokens-per-batch", "100", *words)
     wait_for(lambda: len(lease_pids(tmp_path)) == 2)
@@ -70,7 +78,15 @@ def test_jobs_get_what_was_asked_for_and_commit_when_they_are_cancelled(
     assert sorted((tmp_path / "slurm/state/cancelled").read_text().split()) == ["1", "2"]
     assert commits(tmp_path) > 0 and not lease_pids(tmp_path)
     script = (tmp_path / "slurm/state/1.sh").read_text()
-    wanted = ("partition=gpu", "time=30", "mem=8GB", "account=lab", "cpus-per-task=2", "job-name=embedcache")
+    wanted = (
+        "partition=gpu",
+        "time=30",
+        "mem=8GB",
+        "account=lab",
+        "cpus-per-task=2",
+        "wckey=lab",
+        "job-name=embedcache",
+    )
     assert all(f"#SBATCH --{one}\n" in script for one in wanted) and "\nmodule load x || true\n" in script
     monkeypatch.setenv(SECONDS, "0")
     assert run_build(brittle_job(tmp_path)).computed > 0

@@ -22,7 +22,7 @@ __all__ = ["SlurmEngine"]
 
 log = logging.getLogger(__name__)
 
-OF_SLURM = ("partition", "account", "qos", "constraint", "gres", "exclude", "nodelist", "comment", "setup")
+OF_SLURM = ("partition", "account", "qos", "constraint", "gres", "exclude", "nodelist", "comment", "wckey", "setup")
 OPTIONS = {
     **dict.fromkeys(OF_SLURM, text),
     **dict.fromkeys(("time", "gpus_per_node", "cpus_per_task", "signal_delay_s"), whole_number),
@@ -53,9 +53,9 @@ class SlurmEngine:
     Attributes:
         options: ``time`` (minutes, default 240), ``gpus_per_node`` (default 1 with the device ``cuda``),
             ``cpus_per_task``, ``mem_gb``, ``partition``, ``account``, ``qos``, ``constraint``, ``gres``, ``exclude``,
-            ``nodelist``, ``comment``, ``name``, ``setup`` (a shell command before each worker), ``signal_delay_s``
-            (how long before its time is up a job is told to commit, default 90), ``folder`` (of the logs, default
-            ``embedcache-slurm``), ``cluster`` (``slurm``, or ``local`` to try it without one).
+            ``nodelist``, ``comment``, ``wckey``, ``name``, ``setup`` (a shell command before each worker),
+            ``signal_delay_s`` (how long before its time is up a job is told to commit, default 90), ``folder`` (of the
+            logs, default ``embedcache-slurm``), ``cluster`` (``slurm``, or ``local`` to try it without one).
     """
 
     options: Mapping[str, str] = field(default_factory=dict)
