@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from embedcache.batching import by_length, cut_by_tokens
 from embedcache.engines.options import number, read_options, text, whole_number
 from embedcache.engines.run import choose_engine
-from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
+from embedcache.errors import CacheError, InvalidInputError, InvalidSettingError, UnknownNameError
 from embedcache.modality import resolve_device
 from embedcache.options import parse_by_modality, parse_pairs
 from embedcache.place import ObjectUrl, check_local, parse_place
+from embedcache.store.files import open_files
 from embedcache.store.write import cut_shards
 
 # Places
@@ -60,6 +61,24 @@ def test_an_address_that_is_none_is_refused_and_never_repeats_a_secret(written: 
     with pytest.raises(InvalidSettingError) as error:
         parse_place(written)
     assert message in str(error.value) and "secret" not in str(error.value).replace("AWS_SECRET", "").lower()
+
+
+def test_credentials_that_are_not_read_or_not_there_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("obstore")
+    for name, value in {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true", "AWS_PROFILE": "x"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("embedcache.store.objects.MOST_RETRIES", 0)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    with pytest.raises(InvalidSettingError, match=r"AWS_PROFILE .* is not read here.*export-credentials"):
+        open_files("s3://bucket/a").exists("zarr.json")
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")  # or the machine is asked for a role
+    monkeypatch.delenv("AWS_PROFILE")
+    with pytest.raises(CacheError, match="AWS_ACCESS_KEY_ID is not set"):
+        open_files("s3://bucket/a").exists("zarr.json")
+    monkeypatch.setenv("AWS_PROFILE", "x")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "keys win over a profile")
+    with pytest.raises(CacheError, match="and the credentials in the environment, then"):
+        open_files("s3://bucket/a").exists("zarr.json")
 
 
 def test_parts_of_a_url_are_those_of_a_path() -> None:

@@ -54,6 +54,7 @@ class ObjectFiles:
         if is_http := os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1"):
             options["allow_http"] = True  # options given here hide those of the environment
         _check_endpoints(is_http)
+        _check_profile()
         patience: Any = {"max_retries": MOST_RETRIES, "retry_timeout": timedelta(seconds=60)}
         return self._call(from_url, str(self.place), client_options=options, retry_config=patience)
 
@@ -71,7 +72,7 @@ class ObjectFiles:
         except (BaseError, PermissionError, ValueError) as error:
             raise CacheError(
                 f"{self.place}: the object store refused or did not answer ({_reason(error)}). Check the address, "
-                "AWS_ENDPOINT_URL and the credentials in the environment, then run the same command again."
+                f"AWS_ENDPOINT_URL and {_credentials()}, then run the same command again."
             ) from None
 
     def check_process(self) -> None:
@@ -174,6 +175,21 @@ def _check_endpoints(is_http: bool) -> None:
                 f"{name} in the environment begins with http://, which anybody on the way can read. Use https://, or "
                 "set AWS_ALLOW_HTTP=true if that is meant."
             )
+
+
+def _check_profile() -> None:
+    """Refuse a profile: obstore would pass over it and ask this machine for a role."""
+    if os.environ.get("AWS_PROFILE") and not os.environ.get("AWS_ACCESS_KEY_ID"):
+        raise InvalidSettingError(
+            "AWS_PROFILE in the environment names a profile, which is not read here. Put its keys into the environment "
+            '(eval "$(aws configure export-credentials --format env)"), or unset AWS_PROFILE.'
+        )
+
+
+def _credentials() -> str:
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        return "the credentials in the environment"
+    return "the credentials (AWS_ACCESS_KEY_ID is not set, which is right only where this machine has a role)"
 
 
 def _reason(error: BaseException) -> str:
