@@ -142,7 +142,7 @@ def test_the_command_makes_the_very_store(name: str, modality: Modality, options
     sentence = how_to_fill(spec, Path("my data"), "s3://b/c")
     (command,) = re.findall("`(.*?)`", sentence)
     program, *words = shlex.split(command)
-    with mock.patch("embedcache.engines.run_build") as run_build:
+    with mock.patch("embedcache.engines.run.run_build") as run_build:
         CliRunner().invoke(embedcache_app, words, catch_exceptions=False)
     (job,) = run_build.call_args.args
     made = encoder_spec(job.encoder, job.modality, **job.options)

@@ -63,7 +63,8 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
         said = f"encoder {encoder}" if encoder else "no --encoder is given, which"
         raise CacheError(
             f"{said} could mean {len(matches)} {modality} stores in {cache}: {_told_apart(matches)}. Give --encoder "
-            f"the whole name of one; with `heads`: --encoder {modality}={matches[0].name}."
+            f"the whole name of one; with `heads`: --encoder {modality}={matches[0].name}. In a grid: "
+            f'encoder.{modality} = "{matches[0].name}".'
         )
     return matches[0]
 
