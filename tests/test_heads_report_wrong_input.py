@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from embedcache.dataset import Dataset
 from embedcache.errors import EmbedCacheError, InvalidInputError
 from heads.report.collect import collect
-from heads.report.content import Arm, Curve, Report
+from heads.report.content import Arm, Curve, Estimate, Report
+from heads.report.figures import tissue_bars
 from heads.report.page import html_text
 from heads.report.svg import Axis, shorten, ticks, width_of
 from heads.report.words import as_html, as_latex, as_markdown
@@ -87,6 +88,13 @@ def test_any_text_is_escaped(text: str) -> None:
     known = re.sub(r"\\text[a-z]+\{\}|\{\\char\d\d\}|\\[{}$&#%_]|\{\[\}|\{\]\}|-\{\}-", "", as_latex(text))
     assert not set(known) & set('\\{}$&#%_^~[]"\n')
     assert width_of(shorten(text, 60)) <= 60.01
+
+
+def test_a_score_below_zero_fits_beside_its_bar() -> None:
+    arm = Arm(name="mean", kind="baseline", r2_by_tissue=(Estimate(estimate=-0.014, low=-0.03, high=-0.002),))
+    picture, text = tissue_bars(arm, ["Liver"], "r2", [arm]), "\u22120.014 [\u22120.030, \u22120.002]"
+    found = re.search(rf'viewBox="0 0 (\d+).*x="(\d+)"[^>]*>{re.escape(text)}<', picture, re.DOTALL)
+    assert found and int(found[2]) + width_of(text, 11) <= int(found[1])
 
 
 @settings(max_examples=200, deadline=None)

@@ -101,7 +101,7 @@ def tissue_bars(arm: Arm, tissues: Sequence[str], metric: str, axis_of: Sequence
         axis_of: Arms that share the axis, so that their pictures compare.
     """
     scores: tuple[Estimate, ...] = getattr(arm, f"{metric}_by_tissue")
-    left, right, width, top, row = 128, 268, 400, 24, 17
+    left, right, width, top, row = 128, 268, 428, 24, 17  # what is right of the bars holds a score below 0
     every = [score for other in axis_of for score in getattr(other, f"{metric}_by_tissue")]
     axis = Axis.around(
         [x for s in every for x in (s.estimate, s.low, s.high)], left, right, least=-0.5, most=1, zero=True
@@ -123,7 +123,8 @@ def tissue_bars(arm: Arm, tissues: Sequence[str], metric: str, axis_of: Sequence
             )
         body.append(whisker(axis, y, score.low, score.high, "over whisker"))
         text = interval(score) if score.estimate is not None else "not defined"
-        body.append(label(right + 8, y + 4, typeset(text.replace(" [no interval]", "")), css="small number"))
+        shown = typeset(text.replace(" [no interval]", ""))
+        body.append(label(right + 8, y + 4, shown, css="small number", width=width - right - 8, size=11))
     title = f"{METRICS[metric]} of {arm.name} by tissue, 95% interval"
     spoken = "; ".join(f"{t} {interval(s)}" for t, s in zip(tissues, scores, strict=True))
     return figure(width, bottom + 20, title, spoken, body)
