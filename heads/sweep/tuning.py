@@ -5,16 +5,18 @@ are trained with there. Test rows are predicted by chosen runs only.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal
 
 from embedcache.errors import InvalidSettingError, MissingDependencyError, UnknownNameError
-from heads.settings import FIELDS, RunSettings
+from heads.settings import FIELDS
 
-__all__ = ["Trials", "Tuning", "read_tuning"]
+__all__ = ["Trials", "Tuning", "read_tuning", "words_of"]
 
+_LOOKED_AT = 500  # combinations of a search that are checked before anything is trained
 _AT_ONCE = 8  # trials that Optuna names before it learns how they went; they train together
 
 
@@ -29,6 +31,23 @@ class Tuning:
     """Least value, largest value, and whether the scale is logarithmic; of ``optuna`` only."""
     trials: int
     """Trials of an arm, in each fold."""
+
+    def combinations(self) -> list[dict[str, Any]]:
+        """What trials may choose: everything, or with more than can be looked at each listed value and drawn ones.
+
+        A range of fractions has its ends here: no rule joins what is between them with other settings.
+        """
+        values: dict[str, Sequence[Any]] = dict(self.choices)
+        values |= {name: range(int(low), int(high) + 1) if _is_whole(low, high) else (low, high)
+                   for name, (low, high, _) in self.ranges.items()}  # fmt: skip
+        if self.method == "grid" or math.prod(map(len, values.values())) <= _LOOKED_AT:
+            chosen: Iterable[Sequence[Any]] = product(*values.values())
+        else:
+            n_listed, draw = max(map(len, self.choices.values()), default=1), random.Random(0)
+            chosen = [[one[i % len(one)] for one in values.values()] for i in range(n_listed)]
+            chosen += [[one[-1] for one in values.values()]]
+            chosen += [[draw.choice(one) for one in values.values()] for _ in range(_LOOKED_AT)]
+        return [dict(zip(values, one, strict=True)) for one in chosen]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -59,8 +78,7 @@ class Trials:
 
 
 def _grid_rounds(tuning: Tuning) -> Iterator[list[dict[str, Any]]]:
-    names = list(tuning.choices)
-    yield [dict(zip(names, values, strict=True)) for values in product(*tuning.choices.values())]
+    yield tuning.combinations()
 
 
 def _optuna_rounds(tuning: Tuning, losses: list[tuple[dict[str, Any], float]]) -> Iterator[list[dict[str, Any]]]:
@@ -80,9 +98,18 @@ def _optuna_rounds(tuning: Tuning, losses: list[tuple[dict[str, Any], float]]) -
 def _suggest(trial: Any, tuning: Tuning) -> dict[str, Any]:
     found = {name: trial.suggest_categorical(name, values) for name, values in tuning.choices.items()}
     for name, (low, high, log) in tuning.ranges.items():
-        whole = isinstance(low, int) and isinstance(high, int)
-        found[name] = (trial.suggest_int if whole else trial.suggest_float)(name, low, high, log=log)
+        suggest = trial.suggest_int if _is_whole(low, high) else trial.suggest_float
+        found[name] = suggest(name, low, high, log=log)
     return found
+
+
+def _is_whole(low: float, high: float) -> bool:
+    return isinstance(low, int) and isinstance(high, int)
+
+
+def words_of(trial: Mapping[str, Any]) -> str:
+    """What a trial chose, in lines about it."""
+    return ", ".join(f"{name} = {value!r}" for name, value in trial.items())
 
 
 def _optuna() -> Any:
@@ -125,7 +152,6 @@ def read_tuning(table: Mapping[str, Any]) -> Tuning:
             )
     if not choices and not ranges:
         raise InvalidSettingError("tune names no setting. Give one a list of values, or leave the section out.")
-    _check_values(choices, ranges)
     if method == "optuna":
         _optuna()
     n_trials = _budget(method, table.get("trials"), choices)
@@ -156,12 +182,3 @@ def _range(name: str, value: Mapping[str, Any]) -> tuple[float, float, bool]:
     if not numbers or not isinstance(log, bool) or not low < high or (log and low <= 0):
         raise InvalidSettingError(f"tune: the range of {name} is {dict(value)}. Give low below high, above 0 with log.")
     return low, high, log
-
-
-def _check_values(choices: Mapping[str, list[Any]], ranges: Mapping[str, tuple[float, float, bool]]) -> None:
-    for name, values in choices.items():
-        for value in values:
-            RunSettings.from_flat({name: value})
-    for name, (low, high, _) in ranges.items():
-        for value in (low, high):
-            RunSettings.from_flat({name: value})

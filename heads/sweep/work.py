@@ -29,7 +29,7 @@ from heads.scaling import TissueScaler
 from heads.setup import Study, describe, divide
 from heads.sweep.directory import SweepDirectory
 from heads.sweep.kept import check_files, drop_damaged_model, has_ended, of_a_sweep
-from heads.sweep.plan import Cohort, NamedRun
+from heads.sweep.plan import Cohort, NamedRun, told_of
 from heads.train import DivergedError, finish, resume, save
 
 __all__ = ["Opened", "shared_data", "source_name", "train_cohort"]
@@ -106,7 +106,8 @@ def train_cohort(
             study = opened.study(named, data)
             inputs = {m: source_name(source) for m, source in study.sources.items()}
             settings, directory = named.settings, sweep.run(named.settings)
-            run = Run(settings.model, settings.training, study=study, device=device, inputs=inputs, name=named.name)
+            with told_of(named.name):
+                run = Run(settings.model, settings.training, study=study, device=device, inputs=inputs, name=named.name)
             stack.enter_context(directory.locked())
             wanted = describe(study, opened.cache, settings.model, settings.training)
             directories[id(run)] = directory, _go_on(run, directory, wanted)
