@@ -57,7 +57,8 @@ class RunDirectory:
             file = (self.path / ".lock").open("a")
         except OSError as error:
             raise CheckpointError(
-                f"{self.path} cannot be written: {error.strerror}. Choose another run directory."
+                f"{self.path} cannot be written: {error.strerror}. "
+                "Make room or give write permission, or choose another run directory."
             ) from error
         with file:
             try:

@@ -1,6 +1,9 @@
 """Files of a finished or unfinished sweep that are lost, damaged, or find no room."""
 
+import errno
+import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,3 +144,39 @@ def test_damaged_predictions_are_told_or_say_what_they_said(study: FakeStudy, jo
     path.unlink()
     sweep(job, resamples=100)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("room", [0, 1, 7, 14, 21, 28])
+def test_a_full_disk_is_one_line_and_the_same_sweep_goes_on(
+    study: FakeStudy, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """Only so many files find room: a plan, configurations, checkpoints with their history, models, predictions."""
+    job, flush, left = job_of(study, tmp_path), os.fsync, [None] * room
+
+    def full(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            if not left:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            left.pop()
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device\..*same command again"):
+        sweep(job, resamples=100)
+    monkeypatch.undo()
+    assert not [path for path in job.output.rglob(".*.*") if path.is_file()], "nothing half written is left"
+    sweep(job, resamples=100)
+    assert files_of(job.output) == files_of(whole)
+
+
+def test_no_room_for_a_directory_is_one_line(study: FakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, make = job_of(study, tmp_path), Path.mkdir
+
+    def full(path: Path, *arguments: object, **options: object) -> None:
+        if path.parent.name == "runs":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        make(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device\. Make room"):
+        sweep(job, resamples=100)

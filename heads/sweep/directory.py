@@ -97,8 +97,8 @@ class SweepDirectory:
 
     def write(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write or replace a JSON file of the sweep in one step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, [(json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()])
 
     @contextmanager
