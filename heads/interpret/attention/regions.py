@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from embedcache.dataset import Dataset
 from embedcache.errors import InvalidInputError
 from embedcache.sequences import Modality
+from embedcache.transcripts import translate
 
 __all__ = [
     "SPECIAL",
@@ -34,7 +36,6 @@ SPECIAL = "special"
 """Tokens that cover no letter, such as ``<cls>``: trained encoders park much attention there."""
 _OF_RNA = ("5'UTR", "CDS", "3'UTR")
 _THIRDS = ("first third", "middle third", "last third")  # the TSS lies in the middle of a window
-_STOPS = ("TAA", "TAG", "TGA")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class Case:
     gene_id: str
     sequence: str
     cds: tuple[int, int] | None
-    """Letters of the RNA, without the stop codon, as the dataset has them."""
+    """Letters of the RNA, with the stop codon where there is one."""
 
 
 def region_names(modality: Modality) -> tuple[str, ...]:
@@ -57,7 +58,7 @@ def region_names(modality: Modality) -> tuple[str, ...]:
 def region_bounds(modality: Modality, sequence: str, cds: tuple[int, int] | None, spans: Integers) -> list[float]:
     """Where regions begin and end: R places on the sequence, region i from place i to place i + 1; none of the last.
 
-    The stop codon counts as CDS where there is one. Regions of an RNA cover all of it, whatever was cropped.
+    Regions of an RNA cover all of it, whatever was cropped.
 
     Args:
         modality: Of the sequence.
@@ -68,9 +69,7 @@ def region_bounds(modality: Modality, sequence: str, cds: tuple[int, int] | None
     if modality != "rna":
         return [float(x) for x in np.linspace(spans.min(), spans.max(), len(_THIRDS) + 1)]
     assert cds is not None, "an RNA without a CDS has no regions"
-    start, stop = cds
-    stop += 3 if sequence[stop : stop + 3] in _STOPS else 0
-    return [0.0, float(start), float(stop), float(len(sequence))]
+    return [0.0, float(cds[0]), float(cds[1]), float(len(sequence))]
 
 
 def region_shares(spans: Integers, bounds: list[float]) -> Floats:
@@ -118,7 +117,7 @@ def find_cases(dataset: Dataset, modality: Modality, rows: Iterable[int]) -> lis
     for row in rows:
         key = keys[row]
         assert key is not None
-        cds = _cds(dataset, row, len(sequences[key])) if modality == "rna" else None
+        cds = _cds(dataset, row, sequences[key]) if modality == "rna" else None
         cases.append(Case(row=row, gene_id=genes[row], sequence=sequences[key], cds=cds))
     return cases
 
@@ -130,12 +129,16 @@ def sequences_of_rows(dataset: Dataset, modality: Modality, rows: Iterable[int])
     return {key: sequence for key, sequence in dataset.sequences(modality) if key in wanted}
 
 
-def _cds(dataset: Dataset, row: int, size: int) -> tuple[int, int]:
-    found = dataset.samples.iloc[row]
+def _cds(dataset: Dataset, row: int, rna: str) -> tuple[int, int]:
+    """Where the CDS is; the codon behind it belongs to it where the genetic code of the transcript stops there."""
+    found, size = dataset.samples.iloc[row], len(rna)
     start, stop = int(found["cds_start"]), int(found["cds_end"])
     if not 0 <= start < stop <= size:
         raise InvalidInputError(
             f"{dataset.path}: the CDS of {found['transcript_id']} is {start} to {stop}, its RNA has {size} letters. "
             "Mend the table or the annotation, and prepare the dataset again."
         )
-    return start, stop
+    code = found.get("genetic_code")
+    behind = rna[stop : stop + 3]
+    is_stop = len(behind) == 3 and translate(behind, 1 if pd.isna(code) else int(code)) == "*"
+    return start, stop + 3 if is_stop else stop
