@@ -271,6 +271,10 @@ def test_a_name_finds_its_store_or_says_what_there_is(tmp_path: Path) -> None:
         find_store(tmp_path, "protein", "fake")
     with pytest.raises(UnknownNameError, match="Did you mean 'fake'"):
         find_store(tmp_path, "protein", "fke")
+    with pytest.raises(CacheError, match=r"no protein embeddings of esm2-8m, only of fake\. .* --encoder esm2-8m"):
+        find_store(tmp_path, "protein", "esm2-8m")
+    with pytest.raises(UnknownNameError, match="Choose from: fake"):
+        find_store(tmp_path, "protein", "nt-v2-250m")
 
 
 def test_a_store_travels_to_another_process(root: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from embedcache.encoders.spec import EncoderSpec
-from embedcache.errors import CacheError, UnknownNameError
+from embedcache.errors import CacheError, EmbedCacheError, UnknownNameError
 from embedcache.place import Place, parse_place
 from embedcache.sequences import MODALITIES, Modality
 from embedcache.store.files import open_files
@@ -39,8 +39,8 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
             of an encoder, as it was built with. None takes the only store there is.
 
     Raises:
-        CacheError: Nothing was built, or the name means several stores.
-        UnknownNameError: No store has this name.
+        CacheError: Nothing was built, or not with this encoder, or the name means several stores.
+        UnknownNameError: No encoder and no store has this name.
     """
     if encoder is not None and ":" in encoder:
         from embedcache.encoders.registry import card
@@ -53,9 +53,7 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
         )
     matches = [path for path in stores if encoder in (None, path.name, path.name.rpartition("-")[0])]
     if not matches:
-        raise UnknownNameError(
-            f"{modality} encoder in {cache}", str(encoder), {path.name.rpartition("-")[0] for path in stores}
-        )
+        raise _not_built(cache, modality, str(encoder), sorted({path.name.rpartition("-")[0] for path in stores}))
     if len(matches) > 1:  # stores for fine-tuning are meant only by their whole names
         dropped = [one for one in matches if read_layout(open_files(one)).spec.special_tokens == "dropped"]
         matches = dropped or matches
@@ -67,6 +65,17 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
             f'encoder.{modality} = "{matches[0].name}".'
         )
     return matches[0]
+
+
+def _not_built(cache: str | Place, modality: Modality, encoder: str, built: Sequence[str]) -> EmbedCacheError:
+    from embedcache.encoders.cards import CARDS
+
+    if encoder not in CARDS or modality not in CARDS[encoder].modalities:
+        return UnknownNameError(f"{modality} encoder in {cache}", encoder, built)
+    return CacheError(
+        f"{cache} holds no {modality} embeddings of {encoder}, only of {', '.join(built)}. Run `embedcache build "
+        f"--modality {modality} --encoder {encoder} --cache {cache}`, or choose one that is there."
+    )
 
 
 def _told_apart(places: Sequence[Place]) -> str:
