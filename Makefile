@@ -51,6 +51,7 @@ clean:
 	rm -rf $(DEMO) site
 
 $(INSTALLED): pyproject.toml
+	@echo "Installing into $(VENV), once; this is silent, and takes minutes because PyTorch is a large download"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
