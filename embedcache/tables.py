@@ -239,7 +239,7 @@ def _refuse_texts(path: Path, table: pd.DataFrame) -> None:
     if len(texts) > 1:
         raise InvalidInputError(
             f"{path}: {len(texts)} columns hold no numbers: {', '.join(texts[:6])}{' ...' if len(texts) > 6 else ''}. "
-            "Give --drop-column for each that is no tissue, --id-column if transcripts are not named in the first one, and "
+            "Give --drop-column for each that is no tissue, --id-column if IDs are not in the first one, and "
             "--gene-column of prepare fasta for genes; write numbers with decimal points."
         )
 
