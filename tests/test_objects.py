@@ -276,15 +276,16 @@ def test_a_bucket_that_is_not_there_is_told_by_the_code_of_the_answer(bucket: st
     assert "<" not in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_forked_process_says_that_it_needs_spawn(bucket: str) -> None:
-    root = f"{bucket}/forked"
+@pytest.mark.parametrize("again", [False, True], ids=["as it was", "opened again"])
+def test_a_forked_process_says_that_it_needs_spawn(bucket: str, again: bool) -> None:
+    root = f"{bucket}/forked-{again}"
     create_store(root, fake_spec())
     files = open_files(root)
     files.exists("zarr.json")
     child = os.fork()
     if not child:
         try:
-            files.exists("zarr.json")
+            (open_files(root) if again else files).exists("zarr.json")
         except CacheError as error:
             os._exit(7 if "spawn" in str(error) else 8)
         os._exit(9)

@@ -29,6 +29,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 REQUESTS_AT_ONCE = 16
 MOST_RETRIES = 6
+_first_process: list[int] = []
+"""Where this process or one that it was forked from first used obstore, whose threads all clients share."""
 
 
 class ObjectFiles:
@@ -37,7 +39,6 @@ class ObjectFiles:
     def __init__(self, place: ObjectUrl) -> None:
         self.place = place
         self._next_shard = 0
-        self._process = os.getpid()
 
     def __reduce__(self) -> tuple[type["ObjectFiles"], tuple[ObjectUrl]]:
         return ObjectFiles, (self.place,)  # the client stays: it knows credentials
@@ -50,6 +51,7 @@ class ObjectFiles:
             raise InvalidSettingError(
                 f"{self.place} needs obstore, which is not installed. Run `pip install 'isoheads[s3]'`."
             ) from error
+        self.check_process()
         options: Any = {"timeout": "600s", "connect_timeout": "10s"}  # a shard may take minutes on a slow line
         if is_http := os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("true", "1"):
             options["allow_http"] = True  # options given here hide those of the environment
@@ -77,10 +79,11 @@ class ObjectFiles:
 
     def check_process(self) -> None:
         """Raise CacheError in a process that was forked: it has no part in the threads of the client."""
-        if os.getpid() != self._process:
+        _first_process[:] = _first_process or [os.getpid()]
+        if os.getpid() not in _first_process:
             raise CacheError(
-                f"{self.place} was opened before this process was forked, and its network client cannot be shared. "
-                "Use spawned workers: DataLoader(..., multiprocessing_context='spawn')."
+                f"{self.place}: an object store was used before this process was forked, and network threads cannot be "
+                "shared. Use spawned workers: DataLoader(..., multiprocessing_context='spawn')."
             )
 
     def read(self, name: str) -> bytes:  # noqa: D102
