@@ -14,6 +14,8 @@ import pytest
 import typer
 from docs_pages import APPS, DOCS, ROOT, Block, Call, blocks, call, lines
 
+from embedcache.encoders import registry
+from embedcache.encoders.cards import CARDS
 from heads.config import AGGREGATORS
 
 STUDY = (
@@ -126,13 +128,15 @@ def small_file(block: Block) -> str:
 
 @contextmanager
 def modules_of(directory: Path) -> Iterator[None]:
-    """Forget modules that come from a directory, and aggregators that a page has added."""
-    known = dict(AGGREGATORS)
+    """Forget modules that come from a directory, and the aggregators and encoders that a page has added."""
+    tables: tuple[dict[str, Any], ...] = (AGGREGATORS, CARDS, registry._LOADERS)
+    known = [dict(table) for table in tables]
     try:
         yield
     finally:
-        AGGREGATORS.clear()
-        AGGREGATORS.update(known)
+        for table, before in zip(tables, known, strict=True):
+            table.clear()
+            table.update(before)
         for name, module in list(sys.modules.items()):
             if str(getattr(module, "__file__", None) or "").startswith(f"{directory}{os.sep}"):
                 del sys.modules[name]

@@ -50,7 +50,7 @@ def test_columns_that_are_left_out_are_empty_and_of_their_type(tmp_path: Path) -
     assert list(found.columns) == list(SAMPLE_COLUMNS)
     assert found["tss"].tolist() == [5, pd.NA, 7] and found["cds_start"].isna().all()
     assert str(found["cds_start"].dtype) == str(found["tss"].dtype) == "Int64"
-    assert found["chromosome"].tolist() == [None] * 3
+    assert found["chromosome"].isna().all() and len(found) == 3
 
 
 def test_row_groups_are_cut_by_letters_and_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,9 +152,9 @@ def read_tuning(table: Mapping[str, Any]) -> Tuning:
             )
     if not choices and not ranges:
         raise InvalidSettingError("tune names no setting. Give one a list of values, or leave the section out.")
+    n_trials = _budget(method, table.get("trials"), choices)
     if method == "optuna":
         _optuna()
-    n_trials = _budget(method, table.get("trials"), choices)
     return Tuning(method=method, choices=choices, ranges=ranges, trials=n_trials)
 
 
