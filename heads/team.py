@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from embedcache.errors import MissingDependencyError
 from heads.data import Rows
+from heads.inference import choose_device
 
 __all__ = ["Alone", "Team", "find_team", "is_first_process"]
 
@@ -121,7 +122,9 @@ class Team(Alone):
 
 def find_team(device: str) -> Alone:
     """The processes that were started together with this one; ``device`` is that of the settings."""
-    return Team(device == "cpu") if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Alone()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Alone()
+    return Team(choose_device(device).type == "cpu")
 
 
 def is_first_process() -> bool:

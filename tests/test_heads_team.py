@@ -89,3 +89,16 @@ def test_a_process_alone_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     team = find_team("cpu")
     assert type(team) is Alone and team.is_first and team.size == 1
+
+
+@pytest.mark.parametrize(("device", "gpus", "on_cpu"), [("cpu", 1, True), ("auto", 0, True), ("auto", 1, False)])
+def test_a_team_meets_on_the_device_that_is_there(
+    monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, on_cpu: bool
+) -> None:
+    asked = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr("heads.team.Team", asked.append)
+    find_team(device)
+    assert asked == [on_cpu]
