@@ -167,7 +167,9 @@ def worker(
     ] = 8,
     retry: RetryOption = False,
 ) -> None:
-    """Join a build as one more process: the options of `build`, started by any launcher, as often as you like.
+    """Join a build as one more process.
+
+    With the options of `build`, started by any launcher, as often as you like.
 
     Workers need no coordinator: they agree through the cache, on a shared disk or an object store. One that dies is
     started again by a small parent; a sequence that kills it every time is skipped.
@@ -186,7 +188,9 @@ def estimate(
     trial_seconds: Annotated[float, typer.Option(min=0, help="Length of the time trial; 0 for none.")] = 5.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Tell tokens, bytes on disk and time of a build by one worker, before anything is spent: the options of `build`.
+    """Tell tokens, bytes on disk and time before a build.
+
+    With the options of `build`; the time is that of one worker.
 
     What the cache has already costs nothing. Needs no weights; --weights tells apart stores that differ in them only.
     """

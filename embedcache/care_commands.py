@@ -27,7 +27,9 @@ def info(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the stores of a cache: what each holds, what rounding cost, when it was last written and by whom now.
+    """List the stores of a cache and what each holds.
+
+    Also what rounding cost, when a store was last written, and who works on it now.
 
     ``rounding`` is the length of the error over the length of the embeddings, measured when they were written.
     """
@@ -44,7 +46,9 @@ def encoders(
     modality: Annotated[Modality | None, typer.Option(help="Only those that read it.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the encoders that can be used, with width, limit, licence and whether their weights are on this machine.
+    """List the encoders that can be used.
+
+    With width, limit, licence, and whether their weights are on this machine.
 
     Looks at the Hugging Face cache without the network. With a name: one card in full, and how to fetch its weights.
     """
@@ -72,7 +76,7 @@ def verify(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Read every byte of a cache and compare its checksum; exit code 1 if any is wrong."""
+    """Read every byte of a cache and compare its checksum. Exit code 1 if any is wrong."""
     from embedcache.care import verify_cache
 
     report = verify_cache(cache, dataset=dataset, repair=repair)
@@ -91,7 +95,10 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove what killed builds left behind: orphan shards, temporary files, expired leases, plans that are done."""
+    """Remove what killed builds left behind.
+
+    Orphan shards, temporary files, expired leases, plans that are done.
+    """
     from embedcache.care import collect_cache
 
     found = collect_cache(cache, older_than_hours, dry_run=dry_run)
@@ -115,7 +122,7 @@ def convert(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a store in another number format, without running its encoder again. The old store stays."""
+    """Write a store in another number format. Its encoder is not run again; the old store stays."""
     from embedcache.convert import convert_store
 
     report = convert_store(cache, modality, store_dtype, encoder=encoder, output=output)
@@ -134,7 +141,10 @@ def merge(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make one cache of several that were built apart: copy what --cache lacks, every checksum compared on the way."""
+    """Make one cache of several that were built apart.
+
+    What --cache lacks is copied; every checksum is compared on the way.
+    """
     from embedcache.merge import merge_caches
 
     report = merge_caches(sources, cache, dataset=dataset)
@@ -149,7 +159,9 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove one store, with all its embeddings, for ever; refused while somebody builds it.
+    """Remove one store, with all its embeddings, for ever.
+
+    Refused while somebody builds it.
 
     To keep a part of it, first `embedcache merge --dataset` into another cache.
     """

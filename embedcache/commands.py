@@ -13,6 +13,7 @@ app = typer.Typer(
     help="Run pretrained encoders once over every distinct sequence and keep their token embeddings in Zarr.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes cut the names of options at 80 columns
 )
 app.add_typer(prepare_app, name="prepare")
 for command in (build, worker, estimate, info, encoders, verify, gc, convert, merge, remove):

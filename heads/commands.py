@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Train and score aggregators and tissue heads on cached embeddings.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes cut the names of options at 80 columns
 )
 
 app.command()(train)
@@ -39,7 +40,7 @@ def evaluate(
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws of genes for the intervals.")] = 2000,
     as_json: JsonOption = False,
 ) -> None:
-    """Score the test rows of a finished run, once, beside its baselines."""
+    """Score the test rows of a run, once, beside its baselines."""
     from heads.evaluate import evaluate
 
     found = evaluate(run, dataset=dataset, cache=cache, device=device, resamples=resamples)
@@ -51,7 +52,10 @@ def export(
     run: RunOption = Path("runs/run"),
     output: Annotated[Path, typer.Option(help="Directory to make.")] = Path("exported"),
 ) -> None:
-    """Write a run for others: encoders for transformers, adapters for peft, the head for torch, a model card."""
+    """Write a run as files that other tools load.
+
+    Encoders for transformers, adapters for peft, the head for torch, and a model card.
+    """
     from heads.finetune.export import export_run
 
     print(export_run(run, output))
@@ -69,7 +73,10 @@ def predict(
     ] = "run",
     device: DeviceOption = "auto",
 ) -> None:
-    """Predict the expression of every transcript of a dataset, on the scale of the targets, with its IDs."""
+    """Predict the expression of every transcript of a dataset.
+
+    On the scale of the targets, with the IDs of the dataset.
+    """
     from heads.predict import predict
 
     print(predict(run, dataset, cache, output, device=device, by=by))

@@ -84,7 +84,9 @@ def splits(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how a dataset is split, or would be: sizes, balance, and how close the tested side is to the trained one.
+    """Show how a dataset is split, or would be.
+
+    Sizes, balance, and how close the tested side is to the trained one.
 
     Transcripts of a gene always stay together. Genes of one family that do not are a leak: a model can then
     recognise what it is tested on. Nothing is changed; train with the same settings to use a split.

@@ -24,9 +24,7 @@ from embedcache.prepare.options import (
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="Make a dataset: transcripts, their sequences, their targets, their splits.", no_args_is_help=True
-)
+app = typer.Typer(help="Make a dataset of transcripts, sequences, targets and splits.", no_args_is_help=True)
 
 
 @app.command()
@@ -137,7 +135,10 @@ def simulate(
     split_seed: SplitSeedOption = 0,
     encoder: EncoderOption = None,
 ) -> None:
-    """A simulated study whose truth is known: what share of the variance each modality can explain."""
+    """A simulated study whose truth is known.
+
+    That is what share of the variance each modality can explain.
+    """
     from embedcache.prepare.simulate import prepare_simulate
 
     dataset = prepare_simulate(

@@ -24,7 +24,10 @@ def report(
     ] = None,
     dataset: Annotated[Path | None, typer.Option(help="Where the dataset of the run is, if it was moved.")] = None,
 ) -> None:
-    """Show a run or a sweep as a page that opens offline, a table (Markdown, CSV, LaTeX) or a picture (SVG)."""
+    """Show a run or a sweep as a page that opens offline.
+
+    Or as a table (Markdown, CSV, LaTeX) or a picture (SVG).
+    """
     from heads.report.write import write_report
 
     print(write_report(directory, output, form=form, dataset=dataset))

@@ -31,7 +31,7 @@ def sweep(
     resamples: Annotated[int, typer.Option(min=100, max=100_000, help="Draws for the intervals.")] = 2000,
     as_json: JsonOption = False,
 ) -> None:
-    """Train every arm of a grid on shared reads and print their scores. The same command again goes on."""
+    """Train every arm of a grid on shared reads, and score them. The same command again goes on."""
     from heads.sweep.estimate import estimate_sweep
     from heads.sweep.grid import read_grid
     from heads.sweep.launch import launch_sweep

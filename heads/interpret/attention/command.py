@@ -45,7 +45,10 @@ class AttentionOptions:
 
 @expand_options
 def attention(given: AttentionOptions) -> None:
-    """Attention of each head and layer on 5'UTR, CDS and 3'UTR, against their share of tokens, with heat maps."""
+    """Attention of each head and layer on 5'UTR, CDS and 3'UTR.
+
+    Against their share of tokens, with heat maps.
+    """
     encoder, dataset, modality = given.encoder, given.dataset, None if given.modality == "none" else given.modality
     if encoder is not None and (dataset is None or modality is None):
         missing = "--dataset" if dataset is None else "--modality dna, rna or protein"

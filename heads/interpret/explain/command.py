@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="What a model reads in a sequence, and what a change of it does; encoders run live.", no_args_is_help=True
+    help="What a model reads in a sequence. What a change of it does; encoders run live.", no_args_is_help=True
 )
 
 TranscriptOption = Annotated[str, typer.Option(help="ID of a transcript in the dataset.", show_default=False)]
@@ -43,7 +43,7 @@ def mutagenesis(
     device: DeviceOption = "auto",
     weights: WeightsOption = None,
 ) -> None:
-    """Predict every single-letter mutant of a stretch: 3 a base, 19 a residue."""
+    """Predict every single-letter mutant of a stretch. 3 a base, 19 a residue."""
     chosen = check_modality(modality)
     found = parse_by_modality("--weights", weights or [])
     from heads.interpret.explain.mutagenesis import mutagenesis
@@ -75,7 +75,10 @@ def gradients(
     device: DeviceOption = "auto",
     weights: WeightsOption = None,
 ) -> None:
-    """Score every token by gradient x embedding: what it adds to the prediction, to first order."""
+    """Score every token by gradient x embedding.
+
+    That is what it adds to the prediction, to first order.
+    """
     chosen = None if modality is None else check_modality(modality)
     found = parse_by_modality("--weights", weights or [])
     from heads.interpret.explain.gradients import gradients
@@ -111,7 +114,10 @@ def variant(
     device: DeviceOption = "auto",
     weights: WeightsOption = None,
 ) -> None:
-    """Predict transcripts with and without a variant, carried through splicing to RNA and protein."""
+    """Predict transcripts with and without a variant.
+
+    It is carried through splicing to RNA and protein.
+    """
     found = parse_by_modality("--weights", weights or [])
     from heads.interpret.explain.variant_effects import variant_effects
 
