@@ -90,7 +90,7 @@ def predict(
     data = CachedDataset(opened, sources, targets=False)
     rows = np.arange(len(data), dtype=np.int64)
     if by == "kernel":
-        found = predict_by_kernel(trained, opened, cache)
+        found = predict_by_kernel(trained, opened, cache, sources)
     else:
         found = predict_finite(trained.model, data, rows, trained.config)
     predictions = trained.scaler.undo(found)  # (rows, K)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from embedcache.dataset import Dataset
 from embedcache.errors import InvalidInputError
 from embedcache.sequences import Modality
 from embedcache.transcripts import translate
+from heads.interpret.explain.subject import genetic_code
 
 __all__ = [
     "SPECIAL",
@@ -138,7 +138,5 @@ def _cds(dataset: Dataset, row: int, rna: str) -> tuple[int, int]:
             f"{dataset.path}: the CDS of {found['transcript_id']} is {start} to {stop}, its RNA has {size} letters. "
             "Mend the table or the annotation, and prepare the dataset again."
         )
-    code = found.get("genetic_code")
-    behind = rna[stop : stop + 3]
-    is_stop = len(behind) == 3 and translate(behind, 1 if pd.isna(code) else int(code)) == "*"
+    is_stop = translate(rna[stop : stop + 3], genetic_code(dataset, row)) == "*"
     return start, stop + 3 if is_stop else stop
