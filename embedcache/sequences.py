@@ -80,13 +80,20 @@ def normalise(sequence: str, modality: Modality) -> str:
     if wrong := folded.translate(rest):
         position = folded.index(wrong[0])
         allowed, substitute = (_RESIDUES, "X") if modality == "protein" else (_NUCLEOTIDES + "U and IUPAC codes", "N")
+        mend = f"Replace it with {substitute}, or drop the record."
+        if modality != "protein" and _reads_like_protein(wrong, len(folded)):
+            mend = "It reads like a protein: give it as one."
         raise InvalidSequenceError(
-            f"{modality} sequence has {wrong[0]!r} at position {position} (0-based). "
-            f"Allowed letters: {allowed}. Replace it with {substitute}, or drop the record."
+            f"{modality} sequence has {wrong[0]!r} at position {position} (0-based). Allowed letters: {allowed}. {mend}"
         )
     if not folded:
         raise InvalidSequenceError(f"{modality} sequence is empty. Give it letters, or drop the record.")
     return folded
+
+
+def _reads_like_protein(wrong: str, length: int) -> bool:
+    """Whether the letters that no nucleotide has are residues, and too many to be mistakes: a third of a protein."""
+    return len(wrong) > max(2, length // 10) and not wrong.removesuffix("*").translate(_DELETE_RESIDUES)
 
 
 def sequence_key(sequence: str, modality: Modality) -> bytes:

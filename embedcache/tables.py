@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +21,14 @@ from embedcache.text import DAMAGED_GZIP, open_text
 
 __all__ = ["MOST_TPM", "NOT_MEASURED", "TargetTable", "read_names", "read_table", "read_target_table", "stream_table"]
 
+log = logging.getLogger(__name__)
+
 NOT_MEASURED = ("", "NA", "NaN", "nan")
 MOST_TPM = 1_010_000
 """The TPM of all transcripts of a sample sum to a million; a little more may come of rounding."""
+_LOWEST_TPM = 20.0
+"""Where not one of many values is above it, they may be logarithms: log2 of a million is 20."""
+_MANY_VALUES = 200
 _NAME_TYPES = ("string", "integer", "categorical", "empty")
 _NO_NUMBERS = ("bool", "date", "time", "period", "interval")  # Parquet types that pandas would turn into numbers
 
@@ -190,6 +196,8 @@ def read_target_table(
     n_missing = int(np.isnan(values).sum())
     if n_missing == values.size:
         raise InvalidInputError(f"{path} has no number in {len(ids)} rows. Give at least one measured value.")
+    if not already_log:
+        _ask_whether_log(path, values)
     return TargetTable(
         path=path,
         ids=ids,
@@ -200,6 +208,16 @@ def read_target_table(
         unit=(unit or "as_given_log") if already_log else "log1p_tpm",
         counts=Counter({"targets measured": values.size - n_missing, "targets not measured": n_missing}),
     )
+
+
+def _ask_whether_log(path: Path, values: NDArray[np.float64]) -> None:
+    highest = float(np.nanmax(values))
+    if np.isfinite(values).sum() >= _MANY_VALUES and highest < _LOWEST_TPM:
+        log.warning(
+            "%s: no value is above %.3g; TPM reach thousands. Are they logarithms? Then give --already-log.",
+            path,
+            highest,
+        )
 
 
 def read_names(path: Path, table: pd.DataFrame, column: str) -> list[str]:

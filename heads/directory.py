@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.store.files import create_file, replace_file
-from heads.checkpoint import CheckpointError, writing
+from heads.checkpoint import CheckpointError, how_again, writing
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.tensorboard import write_scalars
 
@@ -108,19 +108,21 @@ class RunDirectory:
         try:
             found = json.loads(self.config.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
+            if self.checkpoint.exists() or self.model.exists():
+                raise CheckpointError(f"{self.path} has lost its config.json. {how_again(self.path)}") from error
             raise CheckpointError(f"There is no run at {self.path}. Train one with `heads train`.") from error
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.config} cannot be read: {error}. Train the run again.") from error
+            raise CheckpointError(f"{self.config} cannot be read: {error}. {how_again(self.path)}") from error
         if not isinstance(found, dict) or found.get("format") != "isoheads-run" or "version" not in found:
             raise CheckpointError(f"{self.config} does not describe a run. Give the directory of `heads train`.")
         if found["version"] != CONFIG_VERSION:
             raise CheckpointError(
                 f"{self.config} has format version {found['version']}, this program reads {CONFIG_VERSION}. "
-                "Use the release that wrote it, or train again."
+                f"Use the release that wrote it. {how_again(self.path)}"
             )
         kinds = {**_ENTRIES, **{name: dict for name in ("finetune", "split") if name in found}}
         if wrong := [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]:
-            raise CheckpointError(f"{self.config} is damaged: {', '.join(wrong)} is not there. Train the run again.")
+            raise CheckpointError(f"{self.config} is damaged: {', '.join(wrong)} is not there. {how_again(self.path)}")
         return found
 
     def write_history(self, records: list[dict[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from embedcache.errors import EmbedCacheError
 from embedcache.interrupt import StoppedError, stop_requests
 from embedcache.place import Place, parse_place
 from embedcache.sequences import Modality
-from heads.checkpoint import CheckpointError, read_tensors, write_tensors
+from heads.checkpoint import CheckpointError, how_again, read_tensors, write_tensors
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.directory import RunDirectory
 from heads.finetune.setup import Start, describe_tuning, open_tuned
@@ -173,7 +173,7 @@ def resume(run: Run, directory: RunDirectory) -> int | None:
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"{directory.checkpoint} does not fit its config.json: {str(error).splitlines()[0]}. "
-            "Remove the run directory and train again."
+            f"{how_again(directory.path)}"
         ) from error
     return run.epoch
 

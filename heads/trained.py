@@ -12,8 +12,8 @@ from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheError, CacheMismatchError, InvalidInputError
 from embedcache.place import Place
 from embedcache.sequences import Modality
-from embedcache.store import EmbeddingStore, list_stores
-from heads.checkpoint import CheckpointError, nested, read_tensors
+from embedcache.store import EmbeddingStore, lacks, list_stores
+from heads.checkpoint import CheckpointError, how_again, nested, read_tensors
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.data import CachedDataset
 from heads.directory import RunDirectory
@@ -147,7 +147,7 @@ class TrainedRun:
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self.directory.model} does not fit encoder {spec.name}: {str(error).splitlines()[0]}. "
-                "Train the run again."
+                f"{how_again(self.directory.path)}"
             ) from error
         found.model.eval()
         return found
@@ -177,7 +177,7 @@ class TrainedRun:
         if spec:
             mend = how_to_fill(EncoderSpec.from_json(spec, str(self.directory.config)), dataset, cache)
         if not others:
-            raise CacheError(f"{cache} holds no {modality} embeddings. {mend}")
+            raise CacheError(f"{lacks(cache, f'{modality} embeddings')} {mend}")
         raise CacheMismatchError(
             f"{cache} has {modality} embeddings of {', '.join(path.name for path in others)}; {self.directory.path} "
             f"was trained on {encoder['directory']}. {mend}"
@@ -195,13 +195,13 @@ def load_trained(run: Path | str, device: str = "auto") -> TrainedRun:
     if not directory.model.exists():
         raise CheckpointError(
             f"{directory.path} is not finished: it has no {directory.model.name}. "
-            "Run its `heads train` command again to go on."
+            "Give the command again that trains it, to go on."
         )
     tensors, values = read_tensors(directory.model)
     if values.get("config") != description:
         raise CheckpointError(
             f"{directory.config} is not the one that {directory.model.name} was trained with. "
-            "Restore it from a copy, or train the run again."
+            f"Restore it from a copy. {how_again(directory.path)}"
         )
     widths = {modality: encoder["width"] for modality, encoder in description["encoders"].items()}
     layers = {modality: len(encoder.get("layers", [1])) for modality, encoder in description["encoders"].items()}
@@ -214,7 +214,8 @@ def load_trained(run: Path | str, device: str = "auto") -> TrainedRun:
         model.load_state_dict({name: one for name, one in tensors.items() if not name.startswith("encoder.")})
     except RuntimeError as error:
         raise CheckpointError(
-            f"{directory.model} does not fit {directory.config.name}: {str(error).splitlines()[0]} Train the run again."
+            f"{directory.model} does not fit {directory.config.name}: {str(error).splitlines()[0]} "
+            f"{how_again(directory.path)}"
         ) from error
     return TrainedRun(
         directory=directory,

@@ -215,11 +215,16 @@ def test_a_sweep_is_launched_with_what_was_typed(tmp_path: Path, monkeypatch: py
 
 def test_a_dry_run_launches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     estimated = Recorder()
-    monkeypatch.setattr("heads.sweep.estimate.estimate_sweep", estimated)
+    monkeypatch.setattr("heads.sweep.launch.estimate_sweep", estimated)
     monkeypatch.setattr("heads.sweep.launch.launch_sweep", None)
     (tmp_path / "mine.toml").write_text(GRID)
     assert "said in words" in invoke("sweep", tmp_path / "mine.toml", "--dry-run")
     assert json.loads(invoke("sweep", tmp_path / "mine.toml", "--dry-run", "--json")) == {"said": "json"}
+    words = ("--engine", "slurm", "--workers", 3, "--engine-option", "partition=gpu")
+    invoke("sweep", tmp_path / "mine.toml", "--dry-run", *words)
+    assert [call[0][0].workers for call in estimated.calls] == [1, 1, 3]
+    with pytest.raises(InvalidSettingError, match="no option 'partitoin'"):
+        invoke("sweep", tmp_path / "mine.toml", "--dry-run", *words[:-1], "partitoin=gpu")
 
 
 def test_evaluate_predict_and_export_pass_on_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:

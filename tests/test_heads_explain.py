@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,20 @@ def test_a_stretch_that_nobody_chose_is_said(
     said = capsys.readouterr().err
     assert f"No --region: 3 of {len(subject.sequence('protein'))} positions, 0:3 from the start on." in said
     assert "57 mutants of" in said
+
+
+def test_an_answer_is_replaced_by_its_own_question_only(
+    tmp_path: Path, run: Path, coding: tuple[Dataset, int, str]
+) -> None:
+    name = f"mutagenesis-{coding[2]}-rna"
+    ask = partial(mutagenesis, run, coding[2], "rna", tmp_path, device="cpu")
+    first = ask(region="0:1").outputs.parquet
+    second, third = (ask(region=region, tissues=tissues).outputs.parquet
+                     for region, tissues in (("0:2", ()), ("0:1", list(coding[0].tissues[:1]))))  # fmt: skip
+    assert [path.name for path in (first, second, third)] == [f"{name}{end}.parquet" for end in ("", "-2", "-3")]
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert ask(region="0:2").outputs.parquet == second
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_a_file_of_others_is_kept(tmp_path: Path, run: Path, coding: tuple[Dataset, int, str]) -> None:

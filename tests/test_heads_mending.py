@@ -112,6 +112,9 @@ def test_a_cache_without_the_store_of_a_run_tells_how_to_make_it(dataset: Datase
     train(dataset=dataset.path, cache=cache, run=tmp_path / "run", model=MODEL, config=CONFIG)
     build = "--modality rna --encoder tiny-rna --layer 3 --pooling adaptive-4 --store-dtype int8"
     command = rf"Run `embedcache build {build} --dataset {dataset.path} --cache {other}`\."
+    with pytest.raises(CacheError, match=f"does not exist. {command}"):
+        predict(tmp_path / "run", dataset.path, other, tmp_path / "p.parquet")
+    other.mkdir()
     with pytest.raises(CacheError, match=f"holds no rna embeddings. {command}"):
         predict(tmp_path / "run", dataset.path, other, tmp_path / "p.parquet")
     fill_cache(other, dataset)

@@ -221,7 +221,9 @@ def test_a_dry_run_writes_nothing(study: FakeStudy, tmp_path: Path) -> None:
     found = estimate_sweep(job)
     assert {(one.reads, one.runs) for one in found.cohorts} == {("tokens", 2), ("means", 6)}
     assert all(one.seconds_per_epoch > 0 and one.memory_bytes > 0 for one in found.cohorts)
-    assert not job.output.exists() and "8 runs in 2 cohorts" in str(found)
+    assert not job.output.exists() and "8 runs in 2 cohorts" in str(found) and "workers" not in str(found)
+    several = estimate_sweep(replace(job, workers=4))
+    assert len(several.cohorts) == 4 and "4 workers share the cohorts: at most" in str(several)
 
 
 def test_another_grid_or_dataset_in_the_same_directory_is_refused(study: FakeStudy, tmp_path: Path) -> None:

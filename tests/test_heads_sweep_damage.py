@@ -12,9 +12,12 @@ import pytest
 from fake_study import FakeStudy, make_study
 
 from embedcache.dataset import read_dataset
+from embedcache.errors import InvalidInputError
 from heads.checkpoint import CheckpointError
 from heads.config import SplitConfig
+from heads.evaluate import evaluate
 from heads.predictions import read_predictions
+from heads.report.collect import collect
 from heads.splits import rows_by_split
 from heads.sweep.grid import read_grid
 from heads.sweep.sweep import SweepJob, sweep
@@ -106,6 +109,22 @@ def test_a_run_that_cannot_be_used_is_told_with_what_to_do(
         shutil.rmtree(run)
         sweep(job, resamples=100)
     assert files_of(job.output) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("config.json", lose), ("config.json", cut), ("model.safetensors", cut), ("model.safetensors", flip)],
+)
+def test_commands_for_one_run_tell_of_its_sweep(job: SweepJob, name: str, damage: Callable[[Path], None]) -> None:
+    run = a_run(job)
+    damage(run / name)
+    told = f"{name}.*It is a run of a sweep: remove {run}, and the same `heads sweep` trains it again"
+    with pytest.raises(CheckpointError, match=told) as caught:
+        evaluate(run)
+    assert "`heads train`" not in str(caught.value)
+    if damage is lose:
+        with pytest.raises(InvalidInputError, match=told):
+            collect(job.output)
 
 
 @pytest.mark.parametrize("damage", [cut, flip])

@@ -188,9 +188,15 @@ def test_the_id_is_the_first_word_of_a_header(line: str, identifier: str | None)
          "Replace it with N, or drop the record."),
         ("1MK", "protein", "protein sequence has '1' at position 0 (0-based). Allowed letters: "
          "ABCDEFGHIJKLMNOPQRSTUVWXYZ. Replace it with X, or drop the record."),
+        ("MKELLPFQI*", "rna", "rna sequence has 'E' at position 2 (0-based). Allowed letters: ACGTNU "
+         "and IUPAC codes. It reads like a protein: give it as one."),
+        ("EELL" + "ACGT" * 20, "dna", "dna sequence has 'E' at position 0 (0-based). Allowed letters: ACGTNU and IUPAC "
+         "codes. Replace it with N, or drop the record."),
+        ("EE!LLPPFFQ", "dna", "dna sequence has 'E' at position 0 (0-based). Allowed letters: ACGTNU and IUPAC "
+         "codes. Replace it with N, or drop the record."),
         ("*", "protein", "protein sequence is empty. Give it letters, or drop the record."),
     ],
-    ids=["dna", "rna", "protein", "only-a-stop"],
+    ids=["dna", "rna", "protein", "a-protein-as-rna", "a-few-residues", "more-than-residues", "only-a-stop"],
 )  # fmt: skip
 def test_what_is_no_letter_is_told_with_what_may_stand_there(letters: str, modality: Modality, message: str) -> None:
     with pytest.raises(InvalidSequenceError) as error:

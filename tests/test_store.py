@@ -262,6 +262,10 @@ def test_rows_of_another_form_never_reach_the_disk(root: Path) -> None:
 def test_a_name_finds_its_store_or_says_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="embedcache build --modality protein"):
         find_store(tmp_path, "protein")
+    with pytest.raises(
+        CacheError, match=r"typo does not exist\. Run `embedcache build --modality protein --cache .*typo`"
+    ):
+        find_store(tmp_path / "typo", "protein")
     first, second = fake_spec(), fake_spec(layer=2)
     create_store(store_path(tmp_path, first), first)
     assert find_store(tmp_path, "protein") == find_store(tmp_path, "protein", "fake")

@@ -173,3 +173,17 @@ def test_a_table_is_checked_across_the_blocks_it_is_read_in(tmp_path: Path) -> N
         list(stream_table(tmp_path / "t.csv", block_bytes=150))
     (tmp_path / "t.csv").write_text("id,Liver\n" + rows)
     assert sum(map(len, stream_table(tmp_path / "t.csv", block_bytes=150))) == 2000
+
+
+@pytest.mark.parametrize(
+    ("highest", "rows", "already_log", "told"),
+    [(5.5, 200, False, True), (25.0, 200, False, False), (5.5, 20, False, False), (5.5, 200, True, False)],
+    ids=["logarithms", "tpm", "few", "said"],
+)
+def test_values_that_look_like_logarithms_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, highest: float, rows: int, already_log: bool, told: bool
+) -> None:
+    lines = ["id\tLiver", *(f"t{i}\t{highest * i / (rows - 1)}" for i in range(rows))]
+    (tmp_path / "t.tsv").write_text("\n".join(lines))
+    read_target_table(tmp_path / "t.tsv", already_log=already_log)
+    assert ("Are they logarithms? Then give --already-log" in caplog.text) == told

@@ -42,6 +42,10 @@ class RayEngine:
 
     options: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse options that there are not, before anything is prepared."""
+        read_options("ray", self.options, OPTIONS)
+
     def run(self, job: Job, *, workers: int) -> Iterator[WorkerEnd]:
         """Start workers and yield how each ended, see ``supervise``.
 

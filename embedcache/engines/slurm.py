@@ -60,6 +60,10 @@ class SlurmEngine:
 
     options: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse options that there are not, before anything is prepared."""
+        read_options("slurm", self.options, OPTIONS)
+
     def run(self, job: Job, *, workers: int) -> Iterator[WorkerEnd]:
         """Submit workers and yield how each ended, see ``supervise``.
 
@@ -103,8 +107,8 @@ def _executor(cluster: str, folder: Path, wanted: Mapping[str, Any]) -> Any:
         raise EmbedCacheError(f"{folder} cannot be made: {error.strerror}. Give --engine-option folder=DIR.") from error
     except RuntimeError as error:  # submitit looks for srun
         raise EmbedCacheError(
-            "there is no SLURM here: srun was not found. Run this on a login node, or start the workers of a "
-            "build by other means, with `embedcache worker`, as often as you like."
+            "there is no SLURM here: srun was not found. Run this on a login node, or leave out --engine to work on "
+            "this machine. The workers of a build can also be started by other means, with `embedcache worker`."
         ) from error
     executor.update_parameters(**settings)
     return executor

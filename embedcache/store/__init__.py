@@ -1,6 +1,6 @@
 """Embeddings on disk: one Zarr v3 array a store, written in whole shards, read through memory maps."""
 
-from embedcache.store.find import find_store, list_stores, store_path
+from embedcache.store.find import find_store, lacks, list_stores, store_path
 from embedcache.store.index import write_index
 from embedcache.store.layout import create_store
 from embedcache.store.read import EmbeddingStore
@@ -11,6 +11,7 @@ __all__ = [
     "commit_task",
     "create_store",
     "find_store",
+    "lacks",
     "list_stores",
     "store_path",
     "task_name",

@@ -1,6 +1,7 @@
 """Which stores a cache holds, and the one that a name means."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheError, EmbedCacheError, UnknownNameError
@@ -9,7 +10,7 @@ from embedcache.sequences import MODALITIES, Modality
 from embedcache.store.files import open_files
 from embedcache.store.layout import read_layout
 
-__all__ = ["find_store", "list_stores", "store_path"]
+__all__ = ["find_store", "lacks", "list_stores", "store_path"]
 
 
 def store_path(cache: str | Place, spec: EncoderSpec) -> Place:
@@ -27,6 +28,13 @@ def list_stores(cache: str | Place, modality: Modality | None = None) -> Iterato
         except (FileNotFoundError, NotADirectoryError):
             continue
         yield from (cache / branch / name for name in names if files.exists(f"{branch}/{name}/zarr.json"))
+
+
+def lacks(cache: str | Place, what: str) -> str:
+    """How an error begins where a cache holds nothing of a kind: a wrong path is told from an empty cache."""
+    place = parse_place(cache)
+    missing = isinstance(place, Path) and not place.exists()
+    return f"{cache} does not exist." if missing else f"{cache} holds no {what}."
 
 
 def find_store(cache: str | Place, modality: Modality, encoder: str | None = None) -> Place:
@@ -49,7 +57,8 @@ def find_store(cache: str | Place, modality: Modality, encoder: str | None = Non
     stores = list(list_stores(cache, modality))
     if not stores:
         raise CacheError(
-            f"{cache} holds no {modality} embeddings. Run `embedcache build --modality {modality} --cache {cache}`."
+            f"{lacks(cache, f'{modality} embeddings')} Run `embedcache build --modality {modality} --cache {cache}`, "
+            "or give the --cache that has them."
         )
     matches = [path for path in stores if encoder in (None, path.name, path.name.rpartition("-")[0])]
     if not matches:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from embedcache.errors import InvalidInputError
 from heads.report.content import Arm
 from heads.report.measured import Measured
 from heads.report.reading import Part, read_json
@@ -107,6 +108,13 @@ def _arm(path: Path, arm: Part) -> SweepArm:
             run.fail("directory", "a path below the sweep")
         seeds.append(seed)
         begun = (path / directory / "config.json").is_file()
+        if not begun and any(
+            (path / directory / name).is_file() for name in ("model.safetensors", "checkpoint.safetensors")
+        ):
+            raise InvalidInputError(
+                f"{path / directory} has lost its config.json. It is a run of a sweep: remove {path / directory}, and "
+                "the same `heads sweep` trains it again."
+            )
         runs.append(
             (f"seed {seed}" + (f", fold {fold}" if fold is not None else ""), _open(path / directory, begun=begun))
         )

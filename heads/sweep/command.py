@@ -32,16 +32,15 @@ def sweep(
     as_json: JsonOption = False,
 ) -> None:
     """Train every arm of a grid on shared reads, and score them. The same command again goes on."""
-    from heads.sweep.estimate import estimate_sweep
     from heads.sweep.grid import read_grid
-    from heads.sweep.launch import launch_sweep
+    from heads.sweep.launch import estimate_launch, launch_sweep
     from heads.sweep.sweep import SweepJob
 
     found = read_grid(grid)
     job = SweepJob(grid=found, dataset=dataset, cache=cache, output=output or Path("runs") / found.name, device=device)
-    if dry_run:
-        show(estimate_sweep(job), as_json)
-        return
     options = parse_pairs("--engine-option", engine_option or [], "partition=gpu")
+    if dry_run:
+        show(estimate_launch(job, engine=engine, workers=workers, options=options), as_json)
+        return
     result = launch_sweep(job, engine=engine, workers=workers, options=options, resamples=resamples)
     print(json.dumps(result.table, indent=1) if as_json else result)

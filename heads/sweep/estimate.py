@@ -50,10 +50,17 @@ class SweepEstimate:
     name: str
     cohorts: tuple[CohortEstimate, ...]
     tuned: bool
+    workers: int = 1
+    """That share the cohorts."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"name": self.name, "tuned": self.tuned, "cohorts": [asdict(cohort) for cohort in self.cohorts]}
+        return {
+            "name": self.name,
+            "tuned": self.tuned,
+            "workers": self.workers,
+            "cohorts": [asdict(cohort) for cohort in self.cohorts],
+        }
 
     def __str__(self) -> str:
         rows = [["cohort", "runs", "reads", "stores", "tokens an epoch", "s an epoch", "at most", "memory"]]
@@ -68,6 +75,12 @@ class SweepEstimate:
         total = sum(one.most_seconds for one in self.cohorts)
         text = f"{self.name}: {sum(one.runs for one in self.cohorts)} runs in {len(self.cohorts)} cohorts, at most "
         text += f"{_duration(total)} on this machine by a trial of a few steps; early stopping makes it less."
+        if self.workers > 1:
+            longest = max(one.most_seconds for one in self.cohorts)
+            text += (
+                f" {self.workers} workers share the cohorts: at most {_duration(longest)} for the longest, and "
+                f"{_duration(max(longest, total / self.workers))} in all, if each has a machine like this one."
+            )
         if self.tuned:
             text += " Trials of tuning are counted; a chosen trial is not trained again."
         return f"{format_table(rows)}\n\n{text}"
@@ -83,7 +96,7 @@ def estimate_sweep(job: SweepJob) -> SweepEstimate:
     opened = Opened.open(job.dataset, parse_place(job.cache))
     cohorts = cohorts_of(planned_runs(job), workers=job.workers)
     found = tuple(_estimate(cohort, opened) for cohort in cohorts)
-    return SweepEstimate(name=job.grid.name, cohorts=found, tuned=job.grid.tuning is not None)
+    return SweepEstimate(name=job.grid.name, cohorts=found, tuned=job.grid.tuning is not None, workers=job.workers)
 
 
 def _estimate(cohort: Cohort, opened: Opened) -> CohortEstimate:

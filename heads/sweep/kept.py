@@ -1,29 +1,14 @@
 """What an earlier call left of a run of a sweep: whether it can be built on, and what is told where it cannot."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from heads.checkpoint import CheckpointError, read_tensors
+from heads.checkpoint import CheckpointError, how_again, read_tensors
 from heads.directory import RunDirectory
 
-__all__ = ["check_files", "drop_damaged_model", "has_ended", "of_a_sweep"]
+__all__ = ["check_files", "drop_damaged_model", "has_ended"]
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def of_a_sweep(run: RunDirectory) -> Iterator[None]:
-    """Add to what is said of the files of a run how a sweep trains it again.
-
-    Raises:
-        CheckpointError: What was raised within, and more.
-    """
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} {_how_again(run)}") from error
 
 
 def check_files(run: RunDirectory) -> None:
@@ -36,7 +21,7 @@ def check_files(run: RunDirectory) -> None:
     needed = (run.config, run.checkpoint) if run.model.name in found else (run.config,)
     lost = [path.name for path in needed if path.name not in found]
     if found and lost:
-        raise CheckpointError(f"{run.path} has lost its {lost[0]}. {_how_again(run)}")
+        raise CheckpointError(f"{run.path} has lost its {lost[0]}. {how_again(run.path)}")
 
 
 def has_ended(run: RunDirectory, predictions: Path | None) -> bool:
@@ -68,7 +53,3 @@ def _is_whole(path: Path) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def _how_again(run: RunDirectory) -> str:
-    return f"It is a run of a sweep: remove {run.path}, and the same `heads sweep` trains it again."

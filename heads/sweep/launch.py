@@ -8,9 +8,10 @@ from embedcache.choices import EngineName
 from embedcache.engines.run import choose_engine, one_a_gpu
 from embedcache.place import parse_place
 from heads.checkpoint import CheckpointError
+from heads.sweep.estimate import SweepEstimate, estimate_sweep
 from heads.sweep.sweep import SweepJob, SweepResult, sweep
 
-__all__ = ["launch_sweep"]
+__all__ = ["estimate_launch", "launch_sweep"]
 
 
 def launch_sweep(
@@ -43,6 +44,23 @@ def launch_sweep(
     if not any(end.report for end in ends):
         raise CheckpointError(errors[0] if errors else f"none of {len(ends)} workers finished: they all died")
     return sweep(job, resamples=resamples)  # every run has ended: this only scores
+
+
+def estimate_launch(
+    job: SweepJob,
+    *,
+    engine: EngineName = "local",
+    workers: int | None = None,
+    options: Mapping[str, str] | None = None,
+) -> SweepEstimate:
+    """What ``launch_sweep`` of the same arguments will take; nothing is written and no worker is started.
+
+    Raises:
+        InvalidSettingError: An option that the engine does not have.
+        EmbedCacheError: See ``estimate_sweep``.
+    """
+    choose_engine(engine, options)
+    return estimate_sweep(_for_workers(job, workers or one_a_gpu(job, engine)))
 
 
 def _for_workers(job: SweepJob, workers: int) -> SweepJob:

@@ -23,7 +23,6 @@ from heads.rng import PrivateRng
 from heads.splits import unit_of_rows
 from heads.sweep.directory import SweepDirectory
 from heads.sweep.grid import Arm, Grid
-from heads.sweep.kept import of_a_sweep
 from heads.sweep.plan import NamedRun
 from heads.sweep.scale import Scale
 from heads.sweep.work import Opened
@@ -166,9 +165,8 @@ def _about(one: ArmRuns, sweep: SweepDirectory) -> dict[str, Any]:
         directory = sweep.run(run.settings)
         runs.append({"seed": seed, "fold": fold, "directory": str(directory.path.relative_to(sweep.path))})
         if directory.model.exists():
-            with of_a_sweep(directory):
-                _, values = read_tensors(directory.checkpoint)
-                parameters = parameters or _parameters(run, directory.read_config())
+            _, values = read_tensors(directory.checkpoint)
+            parameters = parameters or _parameters(run, directory.read_config())
             best.append(values["history"][values["best_epoch"] - 1])
     names = {"r2": "r2", "spearman": "spearman", "loss": "validation_loss"}
     means = {
@@ -208,9 +206,7 @@ def _labels(chosen: Sequence[ArmRuns], sweep: SweepDirectory) -> list[str]:
     labels: dict[str, None] = {}
     for one in chosen:
         for run in one.runs.values():
-            directory = sweep.run(run.settings)
-            with of_a_sweep(directory):
-                labels |= dict.fromkeys(directory.read_config()["labels"])
+            labels |= dict.fromkeys(sweep.run(run.settings).read_config()["labels"])
     return list(labels)
 
 

@@ -11,12 +11,10 @@ import torch
 
 from embedcache.interrupt import StopFlag, stop_requests
 from embedcache.place import Place, parse_place
-from heads.directory import RunDirectory
 from heads.setup import provenance
 from heads.sweep.beforehand import check_runs
 from heads.sweep.directory import SweepDirectory
 from heads.sweep.grid import Arm, Grid
-from heads.sweep.kept import of_a_sweep
 from heads.sweep.plan import NamedRun, cohorts_of, told_of
 from heads.sweep.score import ArmRuns, score_sweep
 from heads.sweep.table import format_sweep
@@ -137,12 +135,7 @@ def _tune(
         every = [run for several in runs.values() for run in several]
         _train_all(every, job, opened, directory, stop, title="tuning", predict=False)
         for key, trials in asked.items():
-            searches[key][1].tell(trials, [_loss(directory.run(run.settings)) for run in runs[key]])
-
-
-def _loss(run: RunDirectory) -> float:
-    with of_a_sweep(run):
-        return validation_loss(run)
+            searches[key][1].tell(trials, [validation_loss(directory.run(run.settings)) for run in runs[key]])
 
 
 def planned_runs(job: SweepJob) -> list[NamedRun]:

@@ -4,7 +4,7 @@ Shapes: N rows, K tissues.
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from heads.run import Run
 from heads.scaling import TissueScaler
 from heads.setup import Study, describe, divide
 from heads.sweep.directory import SweepDirectory
-from heads.sweep.kept import check_files, drop_damaged_model, has_ended, of_a_sweep
+from heads.sweep.kept import check_files, drop_damaged_model, has_ended
 from heads.sweep.plan import Cohort, NamedRun, told_of
 from heads.train import DivergedError, finish, resume, save
 
@@ -138,9 +138,8 @@ def _is_done(run: NamedRun, sweep: SweepDirectory, predict: bool) -> bool:
 def _go_on(run: Run, directory: RunDirectory, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
     """Load where a run stands, if it has begun; what its ``config.json`` holds."""
     check_files(directory)
-    with of_a_sweep(directory) if directory.config.exists() else nullcontext():
-        described = directory.settle(wanted)
-        resume(run, directory)
+    described = directory.settle(wanted)
+    resume(run, directory)
     drop_damaged_model(directory)
     return described
 

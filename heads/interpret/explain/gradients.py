@@ -24,7 +24,7 @@ from embedcache.ragged import Ragged
 from embedcache.sequences import Modality
 from heads.interpret.explain.output import Outputs
 from heads.interpret.explain.page import html_page, html_rows
-from heads.interpret.explain.subject import Subject, open_subject, story
+from heads.interpret.explain.subject import Subject, asked, open_subject, story
 from heads.interpret.explain.svg import heat_map
 
 __all__ = ["GradientScores", "Scores", "gradients", "score_tokens", "to_letters"]
@@ -123,7 +123,8 @@ def gradients(
     Raises:
         EmbedCacheError: See ``open_subject``; a modality or a tissue that is not there; an output of others.
     """
-    outputs = Outputs(Path(output), "gradients", transcript, *([modality] if modality else []))
+    question = asked(run, dataset, tissues, transcript=transcript, modality=modality)
+    outputs = Outputs(Path(output), "gradients", transcript, *([modality] if modality else []), question=question)
     subject = open_subject(run, transcript, dataset=dataset, device=device, weights=weights)
     columns = subject.live.columns(tissues)
     if modality:

@@ -23,7 +23,7 @@ from heads.interpret.explain.live_model import Sequences
 from heads.interpret.explain.live_tokens import TOKENS_PER_CALL
 from heads.interpret.explain.output import Outputs
 from heads.interpret.explain.page import html_page, html_rows
-from heads.interpret.explain.subject import Subject, open_subject, parse_region, story
+from heads.interpret.explain.subject import Subject, asked, open_subject, parse_region, story
 from heads.interpret.explain.svg import heat_map
 
 __all__ = ["ALPHABETS", "Mutagenesis", "Mutant", "default_region", "make_mutants", "mutagenesis"]
@@ -112,7 +112,8 @@ def mutagenesis(
         EmbedCacheError: See ``open_subject``; a modality, a region or a tissue that is not there; an output of others.
     """
     wanted = parse_region(region) if region else None
-    outputs = Outputs(Path(output), "mutagenesis", transcript, modality)
+    question = asked(run, dataset, tissues, transcript=transcript, modality=modality, region=region, carry=carry)
+    outputs = Outputs(Path(output), "mutagenesis", transcript, modality, question=question)
     subject = open_subject(run, transcript, dataset=dataset, device=device, weights=weights)
     columns = subject.live.columns(tissues)
     bounds = _choose_region(subject, modality, wanted, carry=carry)

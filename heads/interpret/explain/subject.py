@@ -16,6 +16,7 @@ from heads.setup import provenance
 __all__ = [
     "Subject",
     "all_labels",
+    "asked",
     "find_row",
     "genetic_code",
     "open_dataset",
@@ -174,6 +175,16 @@ def story(kind: str, live: LiveModel, dataset: Dataset, **more: Any) -> dict[str
         "dataset": {"path": str(dataset.path.absolute()), "digest": dataset.digest},
         "unit": live.unit,
         "software": provenance(),
+        **more,
+    }
+
+
+def asked(run: Path | str, dataset: Path | str | None, tissues: Sequence[str], **more: Any) -> dict[str, Any]:
+    """What was asked, by which a file of answers is found again; see ``Outputs``."""
+    whole = {"run": run, "dataset": dataset}
+    return {
+        **{name: None if path is None else str(Path(path).absolute()) for name, path in whole.items()},
+        "tissues": list(tissues),
         **more,
     }
 

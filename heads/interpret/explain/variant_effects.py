@@ -26,7 +26,7 @@ from heads.interpret.explain.apply import Variant
 from heads.interpret.explain.live_model import LiveModel, Sequences, open_live
 from heads.interpret.explain.output import Outputs
 from heads.interpret.explain.page import html_page, html_rows
-from heads.interpret.explain.subject import all_labels, open_dataset, story
+from heads.interpret.explain.subject import all_labels, asked, open_dataset, story
 from heads.interpret.explain.variant_file import VariantList, parse_variant, read_variants
 from heads.interpret.explain.variant_inputs import Effect, carried_variants
 
@@ -138,11 +138,12 @@ def variant_effects(
     """
     if bool(variants) == bool(variant):
         raise InvalidSettingError("Give variants either in a file (--variants) or one by one (--variant).")
-    outputs = Outputs(Path(output), "variants")
     wanted = read_variants(variants) if variants else VariantList([parse_variant(one) for one in variant], Counter())
     live = open_live(run, device, weights)
     opened, columns = open_dataset(live, dataset), live.columns(tissues)
     inputs = [describe_input(Path(path)) for path in (genome, gtf, variants) if path]
+    question = asked(run, dataset, tissues, variant=list(variant), inputs=inputs)
+    outputs = Outputs(Path(output), "variants", question=question)
     effects, predicted = _carry(live, opened, genome, gtf, wanted.variants)
     result = VariantEffects(
         outputs=outputs,
