@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
+from heads.shards import local
+
 __all__ = ["Adam"]
 
 
@@ -36,10 +38,10 @@ class Adam:
             steps = [state["step"] for state in states]
             torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
-                parameters,
-                [one.grad for one in parameters if one.grad is not None],
-                [state["exp_avg"] for state in states],
-                [state["exp_avg_sq"] for state in states],
+                [local(one) for one in parameters],
+                [local(one.grad) for one in parameters if one.grad is not None],
+                [local(state["exp_avg"]) for state in states],
+                [local(state["exp_avg_sq"]) for state in states],
                 [],
                 steps,
                 lr=learning_rate,
@@ -50,7 +52,7 @@ class Adam:
                 amsgrad=False,
                 maximize=False,
             )
-            for one in parameters:
+            for one in map(local, parameters):
                 increment_version(one)  # the kernel does not, and copies of weights would be taken for current
         for one in parameters:
             one.grad = None

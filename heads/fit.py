@@ -55,7 +55,7 @@ def fit(
     team = team or Alone()
     data = _resident(cohort[0], study.data)
     _measure_scales([run for run in cohort if run.epoch == run.step == 0 and not run.measured], study, data)
-    n_rows, timer = len(study.rows["train"]), _SaveTimer(save)
+    n_rows, timer = len(study.rows["train"]), _SaveTimer(save, team)
     show = _Hidden if quiet else Progress
     with show(n_rows * sum(run.config.epochs for run in cohort), "transcripts", title) as progress:
         progress.update(n_rows * sum(run.epoch for run in cohort))
@@ -122,10 +122,13 @@ def predict_cohort(cohort: Sequence[Run], data: CachedDataset, rows: Rows) -> li
     for batch in data.batches(parts, reads=first.reads, device=first.device):
         for run, mine in zip(cohort, found, strict=True):
             mine += [run.predict(part).cpu().double().numpy() for part in run.parts(batch)]
+    for run in cohort:
+        run.catch_up()
     empty = np.zeros((0, data.targets.shape[1]))
     return [np.concatenate([empty, *mine]) for mine in found]
 
 
+@torch.no_grad()
 def _measure_scales(cohort: Sequence[Run], study: Study, data: CachedDataset) -> None:
     """Before the first step, from one pass over some training rows."""
     if not cohort:
@@ -140,6 +143,8 @@ def _measure_scales(cohort: Sequence[Run], study: Study, data: CachedDataset) ->
         for batch in data.batches(parts, reads=first.reads, device=first.device):
             for run in cohort:
                 run.measure(batch)
+        for run in cohort:
+            run.catch_up()
 
 
 def _read_together(step: Rows, run: Run) -> list[Rows]:
@@ -179,12 +184,14 @@ class _Hidden(Progress):
 class _SaveTimer:
     """Saves runs so seldom that saving takes a small share of the time."""
 
-    def __init__(self, save: Save) -> None:
-        self._save, self._last, self._wait = save, time.monotonic(), 0.0  # the first one tells what it costs
+    def __init__(self, save: Save, team: Alone) -> None:
+        self._save, self._team = save, team
+        self._last, self._wait = time.monotonic(), 0.0  # the first one tells what it costs
 
     def offer(self, runs: Sequence[Run]) -> None:
-        """Save if it is time to."""
-        if time.monotonic() - self._last >= self._wait:
+        """Save if it is time to; where all have to take part, by the clock of the first process."""
+        is_time = time.monotonic() - self._last >= self._wait
+        if self._team.agree(is_time and self._team.is_first) if self._team.shards else is_time:
             self.save(runs)
 
     def save(self, runs: Sequence[Run]) -> None:

@@ -25,6 +25,7 @@ from heads.model import ExpressionModel
 from heads.rng import PrivateRng
 from heads.schedule import rate_factor
 from heads.setup import Study
+from heads.shards import part_of
 from heads.team import Alone
 
 __all__ = ["Run"]
@@ -144,13 +145,25 @@ class Run:
         with self.rng.active():
             for part in self.parts(batch):
                 loss = self.criterion(self.predict(part), part.targets, part.measured)
-                (loss / n_cells).backward()
+                self.descend(loss / n_cells)
                 self._loss[0] += loss.detach()
                 self._loss[1] += part.measured.sum()
 
+    def descend(self, loss: Tensor) -> None:
+        """Add the gradients of a loss."""
+        torch.autograd.backward(loss)
+
+    def catch_up(self) -> None:
+        """Where all processes of a team have to compute together: until the others are through this piece of work."""
+
+    def gather_best(self) -> None:
+        """Bring the best weights together, where they lie in parts; ends the training of this process."""
+
     def update(self, team: Alone | None = None) -> None:
         """Take a step along the gradients that were added up, by all processes of a team."""
-        if team is not None and team.size > 1:
+        team = team or Alone()
+        self.catch_up()
+        if team.size > 1:
             losses = self._loss - self._shared
             team.add_up([one for _, one in self.named_parameters()], losses)
             self._shared += losses
@@ -158,7 +171,7 @@ class Run:
         done = self.epoch * self.steps_per_epoch + self.step
         factor = rate_factor(self.config, done, self.config.epochs * self.steps_per_epoch)
         if self.config.clip is not None:
-            nn.utils.clip_grad_norm_([one for _, one in self.named_parameters()], self.config.clip)
+            team.clip([one for _, one in self.named_parameters()], self.config.clip)
         for optimizer, rate in self.groups:
             optimizer.step(rate * factor)
         self.step += 1
@@ -214,7 +227,7 @@ class Run:
             found = {field: state[f"{field}.{name}"] for field in ("step", "exp_avg", "exp_avg_sq")
                      if f"{field}.{name}" in state}  # fmt: skip
             if found:
-                held[id(parameter)][parameter] = {field: value.to(self.device) for field, value in found.items()}
+                held[id(parameter)][parameter] = {field: part_of(value, parameter) for field, value in found.items()}
         self._loss = tensors["loss"].to(self.device)
         self._shared = self._loss.clone()
         self.epoch, self.step, self.best_epoch = values["epoch"], values["step"], values["best_epoch"]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from embedcache.errors import MissingDependencyError
 from heads.data import Rows
 from heads.inference import choose_device
+from heads.shards import is_in_parts, local
 
 __all__ = ["Alone", "Team", "find_team", "is_first_process"]
 
@@ -27,6 +28,8 @@ class Alone:
     is_first = True
     size = 1
     """Processes."""
+    shards = False
+    """Whether weights of encoders lie in parts on the processes, so that all take part in what needs them whole."""
     device: torch.device | None = None
     """Where this process computes; None to choose."""
 
@@ -41,9 +44,13 @@ class Alone:
     def add_up(self, parameters: Iterable[nn.Parameter], sums: Tensor) -> None:
         """Bring gradients, and some sums, of all processes together."""
 
-    def agree(self, stop: bool) -> bool:
-        """Whether any process was asked to stop."""
-        return stop
+    def clip(self, parameters: Iterable[nn.Parameter], most: float) -> None:
+        """Scale gradients down to a norm over all of them together."""
+        nn.utils.clip_grad_norm_(list(parameters), most)
+
+    def agree(self, said: bool) -> bool:
+        """Whether any process says so."""
+        return said
 
     def gather(self, arrays: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
         """Rows that ``share`` gave to the processes, put together again, of each array."""
@@ -84,9 +91,13 @@ class Team(Alone):
     def add_up(self, parameters: Iterable[nn.Parameter], sums: Tensor) -> None:
         """Add up gradients and ``sums`` of all processes, in place and in one message of each number format.
 
-        A parameter that no process has a gradient of keeps none.
+        A parameter that no process has a gradient of keeps none. Those of weights in parts come as means.
         """
         wanted = list(parameters)
+        for one in wanted:
+            if one.grad is not None and is_in_parts(one):
+                local(one.grad).mul_(self.size)
+        wanted = [one for one in wanted if not is_in_parts(one)]
         has = torch.tensor([float(one.grad is not None) for one in wanted], device=self.device)
         learned = [one for one, count in zip(wanted, self._sum(has).tolist(), strict=True) if count]
         for one in learned:
@@ -100,9 +111,25 @@ class Team(Alone):
                 gradient.copy_(total.view_as(gradient))
         sums.copy_(self._sum(sums))
 
-    def agree(self, stop: bool) -> bool:
-        """Whether any process was asked to stop, which all have to know at the same step."""
-        return bool(self._sum(torch.tensor(float(stop), device=self.device)).item())
+    def clip(self, parameters: Iterable[nn.Parameter], most: float) -> None:
+        """Scale gradients down to a norm over all of them together, parts in other processes counted."""
+        learned = [one for one in parameters if one.grad is not None]
+        if not any(is_in_parts(one) for one in learned):
+            super().clip(learned, most)
+            return
+        squares = torch.zeros(2, device=self.device)  # of parts, of whole ones
+        for one in learned:
+            if one.grad is not None:
+                squares[0 if is_in_parts(one) else 1] += local(one.grad).square().sum()
+        norm = (self._sum(squares[:1])[0] + squares[1]).sqrt()
+        factor = (most / (norm + 1e-6)).clamp(max=1.0)
+        for one in learned:
+            if one.grad is not None:
+                local(one.grad).mul_(factor)
+
+    def agree(self, said: bool) -> bool:
+        """Whether any process says so, which all have to know at the same step."""
+        return bool(self._sum(torch.tensor(float(said), device=self.device)).item())
 
     def gather(self, arrays: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
         """Rows that ``share`` gave to the processes, put together again, of each array."""

@@ -101,6 +101,7 @@ def train(
         NoMemoryLeftError: The model, or a step, does not fit the memory.
     """
     directory, cache, team = RunDirectory(run), parse_place(cache), find_team(config.device)
+    team.shards = start is not None and start.shard
     device = team.device or choose_device(config.device)
     study = open_study(Path(dataset), cache, model, encoders, split)
     # before the directory is made: settings that no model can have leave nothing behind
@@ -108,18 +109,19 @@ def train(
     if start is None:
         trainee = Run(model, config, study=study, device=device)
     else:
-        trainee, study = open_tuned(model, config, study=study, device=device, start=start)
+        trainee, study = open_tuned(model, config, study=study, device=device, start=start, team=team)
         described = describe_tuning(described, trainee, start)
     with directory.locked() if team.is_first else nullcontext(), deterministic(device):
         described = directory.settle(described) if team.is_first else described
         team.wait()
         resumed = resume(trainee, directory)
-        if start is not None and start.frozen is not None and team.is_first and resumed is None:
-            score_start(trainee, study, directory, start.frozen)
+        if start is not None and start.frozen is not None and resumed is None:
+            score_start(trainee, study, directory, start.frozen, team)
         computed = not (trainee.stopped and directory.model.exists())
         team.wait()  # until all have read what the first one will replace
         if not trainee.stopped:
             _go_on(trainee, study, directory, team)
+        trainee.gather_best()
         if team.is_first:
             finish(trainee, directory, described)
     return _result(trainee, directory, described["labels"], resumed=resumed, computed=computed)
@@ -148,7 +150,7 @@ def _go_on(run: Run, study: Study, directory: RunDirectory, team: Alone) -> None
     Raises:
         StoppedError: A stop was asked for.
     """
-    keep = partial(save, directory=directory) if team.is_first else lambda _: None
+    keep = partial(save, directory=directory, team=team) if team.is_first or team.shards else lambda _: None
     with stop_requests() as stop:
         fit([run], study, keep, stop, quiet=not team.is_first, team=team)
     if not run.stopped:
@@ -157,10 +159,12 @@ def _go_on(run: Run, study: Study, directory: RunDirectory, team: Alone) -> None
         raise StoppedError(said, signal.SIGTERM)  # another process of the team was asked
 
 
-def save(run: Run, directory: RunDirectory) -> None:
-    """Write where a run stands, and its history."""
-    write_tensors(directory.checkpoint, *run.state())
-    directory.write_history(run.history)
+def save(run: Run, directory: RunDirectory, team: Alone | None = None) -> None:
+    """Write where a run stands, and its history; of a team, the first process does."""
+    state = run.state()
+    if team is None or team.is_first:
+        write_tensors(directory.checkpoint, *state)
+        directory.write_history(run.history)
 
 
 def resume(run: Run, directory: RunDirectory) -> int | None:

@@ -166,3 +166,6 @@ class TuningOptions:
     weights: Annotated[
         list[str] | None, typer.Option(metavar="MODALITY=DIR", help="Published files of an encoder that is trained.")
     ] = None
+    shard: Annotated[
+        bool, typer.Option("--shard", help="Share weights of encoders out among the processes of torchrun (FSDP).")
+    ] = False

@@ -132,6 +132,7 @@ def test_places_come_from_the_environment_and_options_go_before_it(trained: Reco
         *((word, InvalidSettingError, f"{word[0]} is for fine-tuning. Add --finetune") for word in (
             ["--method", "lora"], ["--ema", "0.9"], ["--checkpointing"], ["--from", "runs/a"], ["--weights", "rna=d"],
             ["--encoder-learning-rate", "1e-4"], ["--lora-alpha", "1"], ["--encoder-weight-decay", "0.1"],
+            ["--shard"],
         )),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",

@@ -98,6 +98,8 @@ class Live(nn.Module):
         self.seen.append(list(sequences))
         return Ragged.from_list([torch.from_numpy(self.fake.rows(one)) * self.model.weight for one in sequences])
 
+    def rest(self) -> None: ...
+
 
 def test_each_distinct_sequence_of_a_call_is_embedded_once(dataset: Dataset) -> None:
     encoder = Live()
@@ -246,7 +248,7 @@ def test_weights_of_tissues_that_are_given_replace_those_of_the_run(trained: Rec
         (["--modalities", "rna"], InvalidSettingError, "--modalities is"),
         (["--split", "gene"], InvalidSettingError, "--split is gene"),
         (["--encoder", "rna=x"], InvalidSettingError, "--encoder is that of"),
-        (["--cache", "nowhere"], CacheError, "nowhere holds no rna"),
+        (["--cache", "nowhere"], CacheError, "nowhere does not exist"),
         (["--dataset", "nowhere"], InvalidInputError, "nowhere"),
     ],
 )

@@ -46,6 +46,15 @@ def test_adapters_begin_with_their_dropout_switched_off(study: TunedStudy) -> No
     assert not [name for name, part in encoder.model.named_modules() if part.training]
 
 
+def test_a_process_alone_has_nobody_to_share_weights_with(study: TunedStudy, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSettingError, match="--shard shares weights out among processes, and this one is alone"):
+        study.tune(tmp_path / "run", replace(study.start("lora"), shard=True))
+    assert not (tmp_path / "run").exists()
+    words = ["train", "--from", str(study.frozen), "--finetune", "rna", "--shard", "--run", str(tmp_path / "run")]
+    with pytest.raises(InvalidSettingError, match="this one is alone"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
 def test_a_run_killed_between_the_last_step_of_an_epoch_and_its_score_ends_with_the_same_bytes(
     study: TunedStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,17 +1,16 @@
 """Two processes that train one run end with the metrics of one, to seven digits, and one run directory."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tuned_study import TunedStudy, make_tuned_study
+from tuned_study import TunedStudy, build_store, make_tuned_study
+from two_processes import finish_two
 
+from embedcache.dataset import read_dataset
 from heads.checkpoint import read_tensors
 from heads.rng import PrivateRng
 from heads.team import Alone, Team, find_team
@@ -20,54 +19,77 @@ torch.set_num_threads(1)
 TOLERANCE = 1e-5
 """Relative, of losses and scores: gradients are added in another order."""
 SCRIPT = """
-import sys
+import json, os, sys
+from dataclasses import replace
 from pathlib import Path
 import torch
+import heads.fit, heads.train
 torch.set_num_threads(1)
 from tuned_study import TunedStudy
 from heads.config import TrainConfig
 folder, method = Path(sys.argv[1]), sys.argv[2]
 config = TrainConfig(epochs=3, learning_rate=3e-3, batch_size=9, device="cpu")
 study = TunedStudy(folder / "dataset", folder / "cache", folder / "frozen", config)
-study.tune(folder / "two", study.start(method, ema=0.5), max_tokens_per_batch=60)
+changes = json.loads(sys.argv[3])
+start = replace(study.start(method, **changes.pop("start")), shard=changes.pop("shard"))
+if sys.argv[4:]:
+    def save(*given, left=[int(sys.argv[4])], **more):
+        kept(*given, **more)
+        left[0] -= 1
+        if not left[0]:
+            os._exit(9)
+    heads.fit._SAVE_EVERY_S, heads.fit._SAVE_SHARE = 0.0, 1e9
+    kept, heads.train.save = heads.train.save, save
+study.tune(folder / changes.pop("run"), start, **changes)
 """
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> TunedStudy:
-    return make_tuned_study(tmp_path_factory.mktemp("team"))
+    found = make_tuned_study(tmp_path_factory.mktemp("team"))
+    build_store(read_dataset(found.dataset), found.cache, "protein", layer=2, keep_special=True)
+    return found
 
 
-def start_two(study: TunedStudy, method: str) -> list[subprocess.Popen[str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    here = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(study.frozen.parent), method],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": here},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-
-
-def test_two_processes_end_with_the_numbers_of_one(study: TunedStudy) -> None:
-    # batches of 9 rows, the last of an epoch one row or more: shares differ, and a process may have none
-    study.tune(study.frozen.parent / "one", study.start("lora", ema=0.5), batch_size=9, max_tokens_per_batch=60)
-    workers = start_two(study, "lora")
-    said = [worker.communicate(timeout=120)[0] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], said
-    one, two = (study.frozen.parent / name for name in ("one", "two"))
+def check_same(one: Path, two: Path) -> None:
     lines = [[json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()] for run in (one, two)]
+    assert len(lines[0]) == len(lines[1])
     for a, b in zip(*lines, strict=True):
         for name, value in a.items():
             assert b[name] == pytest.approx(value, rel=TOLERANCE, abs=1e-6), name
-    tensors = [read_tensors(run / "model.safetensors")[0] for run in (one, two)]
-    for name, tensor in tensors[0].items():
-        np.testing.assert_allclose(tensor.numpy(), tensors[1][name].numpy(), atol=2e-5, err_msg=name)
+    for file in ("model.safetensors", "checkpoint.safetensors"):
+        tensors = [read_tensors(run / file)[0] for run in (one, two)]
+        assert tensors[0].keys() - tensors[1].keys() <= {"rng.cpu"}
+        for name, tensor in tensors[0].items():
+            if not name.startswith("rng."):
+                np.testing.assert_allclose(tensor.numpy(), tensors[1][name].numpy(), atol=2e-5, err_msg=name)
+
+
+# batches of 9 rows, the last of an epoch one row or more: shares differ, and a process may have none
+@pytest.mark.parametrize(
+    ("method", "shard", "more"),
+    [
+        ("lora", False, {"modalities": ["rna"]}),
+        ("full", True, {"modalities": ["rna", "protein"], "checkpointing": True}),
+        ("last:2", True, {"modalities": ["protein"]}),
+    ],
+    ids=["lora", "full-in-parts", "inner-layer-in-parts"],
+)
+def test_two_processes_end_with_the_numbers_of_one(
+    study: TunedStudy, method: str, shard: bool, more: dict[str, Any]
+) -> None:
+    folder = study.frozen.parent
+    names = [f"{method.replace(':', '-')}-{shard}-{n}" for n in (1, 2)]
+    settings = {"batch_size": 9, "max_tokens_per_batch": 60, "clip": 0.05}
+    study.tune(folder / names[0], study.start(method, ema=0.5, **more), **settings)
+    changes = json.dumps({"shard": shard, "run": names[1], "start": {"ema": 0.5, **more}, **settings})
+    if method == "full":
+        finish_two(SCRIPT, str(folder), method, changes, "2", code=9)  # they die in the middle of the first epoch
+        config = json.loads((folder / names[1] / "config.json").read_text())
+        assert "shard" not in json.dumps(config), "how it is computed is no part of what a run is"
+    assert method != "last:2" or json.loads((folder / names[0] / "config.json").read_text())["finetune"]["inner"]
+    said = finish_two(SCRIPT, str(folder), method, changes)
+    check_same(*(folder / name for name in names))
     assert "epoch 1" in said[0] and "epoch 1" not in said[1], "one of them speaks"
 
 

@@ -32,4 +32,4 @@ def test_each_setting_is_an_option_of_its_kind(options: type, config: type, name
         option = flat.get(name, name)
         assert (offered[option], kinds[option]) == (default, wanted[name]), name
     extra = set(offered) - {flat.get(name, name) for name in settings}
-    assert extra <= {"tissue_weight", "finetune", "from_run", "weights"}
+    assert extra <= {"tissue_weight", "finetune", "from_run", "weights", "shard"}

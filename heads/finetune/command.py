@@ -1,7 +1,7 @@
 """From the options of ``heads train --finetune`` to a training. Imports nothing slow."""
 
-from collections.abc import Mapping, Set
-from dataclasses import fields
+from collections.abc import Set
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from heads.settings import RunSettings
 from heads.train_options import RunOptions, TuningOptions
 
 if TYPE_CHECKING:
+    from heads.finetune.setup import Start
     from heads.train import TrainResult
     from heads.trained import TrainedRun
 
@@ -38,7 +39,7 @@ def check_unused(given: Set[str]) -> None:
     Raises:
         InvalidSettingError: Names the first.
     """
-    if unused := [name for name in (*TUNING, "from_run", "weights") if name in given]:
+    if unused := [name for name in (*TUNING, "from_run", "weights", "shard") if name in given]:
         flag = "--from" if unused[0] == "from_run" else f"--{unused[0].replace('_', '-')}"
         raise InvalidSettingError(f"{flag} is for fine-tuning. Add --finetune MODALITY, or leave it out.")
 
@@ -60,9 +61,9 @@ def train_tuned(settings: RunSettings, run: RunOptions, tuning: TuningOptions, g
     from heads.train import train
 
     finetune = _finetune_config(tuning, given)
-    weights = _weights(tuning, finetune)
+    start = Start(finetune=finetune, weights=_weights(tuning, finetune), shard=tuning.shard)
     if tuning.from_run is not None:
-        return _train_on(tuning.from_run, finetune, weights, settings, run, given)
+        return _train_on(tuning.from_run, start, settings, run, given)
     return train(
         dataset=run.dataset,
         cache=run.cache,
@@ -71,7 +72,7 @@ def train_tuned(settings: RunSettings, run: RunOptions, tuning: TuningOptions, g
         config=settings.training,
         encoders=parse_by_modality("--encoder", run.encoder or []),
         split=settings.split,
-        start=Start(finetune=finetune, weights=weights),
+        start=start,
     )
 
 
@@ -95,16 +96,8 @@ def _weights(tuning: TuningOptions, finetune: FinetuneConfig) -> dict[Modality, 
     return weights
 
 
-def _train_on(
-    path: Path,
-    finetune: FinetuneConfig,
-    weights: Mapping[Modality, Path],
-    settings: RunSettings,
-    run: RunOptions,
-    given: Set[str],
-) -> "TrainResult":
+def _train_on(path: Path, start: "Start", settings: RunSettings, run: RunOptions, given: Set[str]) -> "TrainResult":
     """Go on from a frozen run: its model, rows and stores; its training settings but for those given."""
-    from heads.finetune.setup import Start
     from heads.train import train
     from heads.trained import load_trained
 
@@ -122,7 +115,7 @@ def _train_on(
         config=_training(frozen, settings, given),
         encoders={m: "+".join(place.name for place in places) for m, places in stores.items()},
         split=frozen.split,
-        start=Start(finetune=finetune, frozen=frozen, weights=weights),
+        start=replace(start, frozen=frozen),
     )
 
 

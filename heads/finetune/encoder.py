@@ -19,6 +19,9 @@ from embedcache.encoders.windows import WindowedEncoder
 from embedcache.errors import InvalidSettingError, MissingDependencyError
 from embedcache.ragged import Ragged
 from heads.finetune.config import FinetuneConfig
+from heads.finetune.sharding import Together
+from heads.shards import local, part_of
+from heads.team import Alone
 
 __all__ = ["TunedEncoder", "pool_tokens"]
 
@@ -34,13 +37,22 @@ class TunedEncoder:
         config: What learns.
         device: Where it computes.
         weights: Directory with the published files; the hub cache is searched without it.
+        among: Processes that its weights are shared out among; None to hold all of them here.
 
     Raises:
         InvalidSettingError: An encoder without such weights, or with fewer blocks.
         EmbedCacheError: See ``encoder_of_spec``.
     """
 
-    def __init__(self, spec: EncoderSpec, config: FinetuneConfig, device: torch.device, weights: Path | None = None):
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        config: FinetuneConfig,
+        device: torch.device,
+        weights: Path | None = None,
+        *,
+        among: Alone | None = None,
+    ) -> None:
         self.spec = spec
         source = replace(source_spec(spec), compute_dtype="float32")
         found: Any = encoder_of_spec(source, device=str(device), weights=weights)
@@ -61,12 +73,9 @@ class TunedEncoder:
             self.n_blocks = len(core.network.get(core.model, core.network.blocks))
         self._choose(config)
         if config.checkpointing:
-            if not hasattr(core, "checkpointing"):
-                raise InvalidSettingError(
-                    f"Encoder {spec.name} cannot run blocks again. Leave out --checkpointing, or lower "
-                    "--max-tokens-per-batch."
-                )
-            core.checkpointing = True
+            self._run_blocks_again()
+        self.together = None if among is None else Together(core, among)
+        """What keeps processes in step that share its weights."""
         self.trained: Mapping[str, nn.Parameter] = {
             name: one for name, one in self.model.named_parameters() if one.requires_grad
         }
@@ -74,11 +83,20 @@ class TunedEncoder:
 
     def embed(self, sequences: Sequence[str]) -> Ragged:
         """Embed cropped sequences, at least one, open to gradients: float32 (N, D), pooled as in the store."""
-        return self._finished(self.encoder.encode_packed(sequences))
+        found = self._finished(self.encoder.encode_packed(sequences))
+        self.rest()
+        return found
 
     def finish(self, rows: Ragged, done: int) -> Ragged:
         """Run the blocks that are left behind block ``done``, as ``PackedEncoder.continue_packed``."""
-        return self._finished(self.core.continue_packed(rows, done))
+        found = self._finished(self.core.continue_packed(rows, done))
+        self.rest(done)
+        return found
+
+    def rest(self, done: int | None = None) -> None:
+        """Let other processes make their passes, where they share its weights; behind ``done`` blocks, if any."""
+        if self.together is not None:
+            self.together.catch_up(done)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put what learned in place.
@@ -89,7 +107,7 @@ class TunedEncoder:
         """
         with torch.no_grad():
             for name, parameter in self.trained.items():
-                parameter.copy_(tensors[name])
+                local(parameter).copy_(local(part_of(tensors[name], parameter)))
 
     def _finished(self, tokens: Ragged) -> Ragged:
         pooled = pool_tokens(tokens, self.spec.pooling)
@@ -117,6 +135,14 @@ class TunedEncoder:
                 f"The blocks of {self.spec.name} are not counted here. Use --method full or lora for it."
             )
         return network.get(self.model, network.blocks), network.get(self.model, network.norm)
+
+    def _run_blocks_again(self) -> None:
+        if not hasattr(self.core, "checkpointing"):
+            raise InvalidSettingError(
+                f"Encoder {self.spec.name} cannot run blocks again. Leave out --checkpointing, or lower "
+                "--max-tokens-per-batch."
+            )
+        self.core.checkpointing = True
 
     def _add_adapters(self, config: FinetuneConfig) -> None:
         try:

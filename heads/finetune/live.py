@@ -52,6 +52,7 @@ class LiveRows:
         wanted = self.which[rows]
         distinct, where = np.unique(wanted[wanted >= 0], return_inverse=True)
         if not len(distinct):
+            self.encoder.rest()
             device = next(self.encoder.model.parameters()).device
             return Ragged(torch.zeros(0, self.encoder.spec.width, device=device), torch.zeros(len(rows) + 1).long())
         found = self.encoder.embed([self.sequences[i] for i in distinct]).to_list()
@@ -128,6 +129,7 @@ class InnerSource(CachedSource):
         stored = batch.tokens[name]
         present = [part for part in stored.to_list() if len(part)]
         if not present:
+            encoder.rest(self.store.spec.layer)
             return stored
         found = iter(encoder.finish(Ragged.from_list(present), self.store.spec.layer).to_list())
         return Ragged.from_list([part if not len(part) else next(found) for part in stored.to_list()])

@@ -4,7 +4,7 @@ Shapes: B samples, N packed tokens, D width.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from heads.finetune.encoder import TunedEncoder
 from heads.finetune.live import InnerSource, LiveRows
 from heads.run import Run
 from heads.setup import Study
+from heads.shards import local, part_of, whole
 from heads.team import Alone
 
 __all__ = ["ENCODER", "TunedRun"]
@@ -40,6 +41,7 @@ class TunedRun(Run):
         device: Where it trains.
         finetune: How encoders are trained.
         encoders: Of the tuned modalities.
+        team: The processes that train it.
     """
 
     def __init__(
@@ -51,9 +53,12 @@ class TunedRun(Run):
         device: torch.device,
         finetune: FinetuneConfig,
         encoders: Mapping[Modality, TunedEncoder],
+        team: Alone | None = None,
     ) -> None:
         super().__init__(model, config, study=study, device=device)
-        self.finetune, self.encoders = finetune, dict(encoders)
+        self.finetune, self.encoders, self.team = finetune, dict(encoders), team or Alone()
+        self.together = [one.together for one in self.encoders.values() if one.together is not None]
+        """Of encoders that processes share the weights of: all or none."""
         self.live = {
             m: LiveRows(one, study.dataset, m)
             for m, one in self.encoders.items()
@@ -105,10 +110,40 @@ class TunedRun(Run):
     def tokens(self, batch: Batch) -> dict[Modality, Ragged]:
         """Tokens of a batch; where nothing is trained, by the kernels that the cache was built with."""
         found = super().tokens(batch)
-        with torch.inference_mode(not torch.is_grad_enabled()):
+        # the kernels of inference read weights without running the blocks, which would not bring them together
+        infers = not torch.is_grad_enabled() and not self.together
+        with torch.inference_mode() if infers else nullcontext():
             found |= {m: live(batch.rows.numpy()) for m, live in self.live.items()}
             found |= {m: source.tokens(self.encoders[m], batch, m) for m, source in self.inner.items()}
         return found
+
+    def predict(self, batch: Batch) -> Tensor:
+        """See ``Run.predict``; processes that share weights do it together."""
+        if self.together:
+            self.team.agree(True)
+        return super().predict(batch)
+
+    def descend(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, by way of every pass through encoders that are shared out."""
+        zeros = [zero for one in self.together if (zero := one.touched()) is not None]
+        total = sum(zeros, loss)
+        if total.requires_grad or not self.together:
+            super().descend(total)
+
+    def catch_up(self) -> None:
+        """Where weights are shared out: take part in what other processes still compute, with nothing of one's own."""
+        while self.together and self.team.agree(False):
+            with self.rng.active():
+                for modality in self.live:
+                    self.encoders[modality].rest()
+                for modality, source in self.inner.items():
+                    self.encoders[modality].rest(source.store.spec.layer)
+                if torch.is_grad_enabled():
+                    self.descend(torch.zeros((), device=self.device))
+
+    def gather_best(self) -> None:
+        """Bring the best weights together in the first process."""
+        self.best = {name: whole(one, keep=self.team.is_first) for name, one in self.best.items()}
 
     def update(self, team: Alone | None = None) -> None:
         """Take a step, and let the moving average follow."""
@@ -117,7 +152,7 @@ class TunedRun(Run):
             now = {name: one.detach() for name, one in self.named_parameters()}
             self.average = self.average or {name: one.clone() for name, one in now.items()}
             for name, one in now.items():
-                self.average[name].lerp_(one, 1 - self.finetune.ema)
+                local(self.average[name]).lerp_(local(one), 1 - self.finetune.ema)
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
@@ -132,16 +167,19 @@ class TunedRun(Run):
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """See ``Run.state``."""
         tensors, values = super().state()
-        return {**tensors, **{f"average.{name}": one for name, one in self.average.items()}}, values
+        tensors |= {f"average.{name}": one for name, one in self.average.items()}
+        return {name: whole(one, keep=self.team.is_first) for name, one in tensors.items()}, values
 
     def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """See ``Run.load``."""
         super().load(tensors, values)
-        self.average = {name: one.to(self.device) for name, one in nested(tensors, "average").items()}
+        like = dict(self.named_parameters())
+        self.best = {name: part_of(one, like[name]) if name in like else one for name, one in self.best.items()}
+        self.average = {name: part_of(one, like[name]) for name, one in nested(tensors, "average").items()}
 
     @torch.no_grad()
     def _swap(self) -> None:
         for name, parameter in self.named_parameters() if self.average else ():
             held = parameter.detach().clone()
-            parameter.copy_(self.average[name])
+            local(parameter).copy_(local(self.average[name]))
             self.average[name] = held

@@ -25,6 +25,7 @@ from heads.open_sources import layers_of
 from heads.rng import PrivateRng
 from heads.setup import Study
 from heads.sources import TokenSource
+from heads.team import Alone
 from heads.trained import TrainedRun
 
 __all__ = ["Start", "describe_tuning", "open_tuned"]
@@ -41,10 +42,18 @@ class Start:
     """The run whose head it begins with; None for a new head."""
     weights: Mapping[Modality, Path] | None = None
     """Directories with published files, by modality; the hub cache is searched for others."""
+    shard: bool = False
+    """Share the weights of the encoders out among the processes of a team. Numbers are the same but for rounding."""
 
 
 def open_tuned(
-    model: ModelConfig, config: TrainConfig, *, study: Study, device: torch.device, start: Start
+    model: ModelConfig,
+    config: TrainConfig,
+    *,
+    study: Study,
+    device: torch.device,
+    start: Start,
+    team: Alone | None = None,
 ) -> tuple[TunedRun, Study]:
     """Load the encoders that are trained, and put them in place of their stores.
 
@@ -56,7 +65,12 @@ def open_tuned(
             trained in this way, or a frozen run of other settings.
         EmbedCacheError: Weights are missing, or others than those of the store.
     """
-    finetune = start.finetune
+    finetune, team = start.finetune, team or Alone()
+    if start.shard and team.size == 1:
+        raise InvalidSettingError(
+            "--shard shares weights out among processes, and this one is alone. Start several with torchrun or "
+            "`accelerate launch`, or leave it out."
+        )
     if unread := [m for m in finetune.modalities if m not in model.modalities]:
         raise InvalidSettingError(
             f"--finetune names {unread[0]}, which is not read. Add it to --modalities, or leave it out."
@@ -71,11 +85,12 @@ def open_tuned(
         (layer,) = layers_of(study.sources[modality])
         with PrivateRng(config.seed, device).active():  # adapters are drawn
             weights = (start.weights or {}).get(modality)
-            encoders[modality] = TunedEncoder(layer.store.spec, finetune, device, weights)
+            among = team if start.shard else None
+            encoders[modality] = TunedEncoder(layer.store.spec, finetune, device, weights, among=among)
         sources[modality] = _source(study, modality, encoder=encoders[modality], store=layer.store, last=finetune.last)
     data = CachedDataset(study.dataset, sources, study.scaler)
     tuned = replace(study, data=data)
-    run = TunedRun(model, config, study=tuned, device=device, finetune=finetune, encoders=encoders)
+    run = TunedRun(model, config, study=tuned, device=device, finetune=finetune, encoders=encoders, team=team)
     if start.frozen is not None:
         run.model.load_state_dict(start.frozen.model.state_dict())
         run.measured = True

@@ -13,6 +13,7 @@ from heads.fit import predict_cohort
 from heads.metrics import score
 from heads.run import Run
 from heads.setup import Study
+from heads.team import Alone
 from heads.text import three
 from heads.trained import TrainedRun
 
@@ -23,8 +24,10 @@ _FAR = 0.02
 """Relative difference of validation losses that rounding of stores (0.001) and of bfloat16 (0.01) does not explain."""
 
 
-def score_start(run: Run, study: Study, directory: RunDirectory, frozen: TrainedRun) -> None:
+def score_start(run: Run, study: Study, directory: RunDirectory, frozen: TrainedRun, team: Alone) -> None:
     """Score the validation rows before the first step, keep that in ``start.json`` and tell it; once.
+
+    Processes of a team take a share of the rows each, and the first one writes.
 
     Raises:
         CheckpointError: The scores are not those of the frozen run: something other than rounding differs.
@@ -33,24 +36,26 @@ def score_start(run: Run, study: Study, directory: RunDirectory, frozen: Trained
         return
     rows = study.rows["validation"]
     with run.scoring():
-        (predictions,) = predict_cohort([run], study.data, rows)
+        (predictions,) = team.gather(predict_cohort([run], study.data, team.share(rows)))
     found = score(study.data.targets[rows], predictions).to_json()
     now = {"validation_loss": found["mse"], **{name: found[name] for name in _SCORES}}
     before = _best(frozen)
     loss, was = now["validation_loss"], before["validation_loss"]
-    tqdm.write(
-        f"before the first step: validation loss {three(loss)}, R2 {three(now['r2'])}; "
-        f"the run it comes from: {three(was)}, {three(before['r2'])}",
-        file=sys.stderr,
-    )
+    if team.is_first:
+        tqdm.write(
+            f"before the first step: validation loss {three(loss)}, R2 {three(now['r2'])}; "
+            f"the run it comes from: {three(was)}, {three(before['r2'])}",
+            file=sys.stderr,
+        )
     if loss is None or not abs(loss - was) <= _FAR * abs(was):
         raise CheckpointError(
             f"{frozen.directory.path} had validation loss {was:.6g}, its head on live encoders has {three(loss)}: they "
             "are not the encoders of its cache. Check --weights, or build the cache and train the run again."
         )
-    text = json.dumps({"format": "isoheads-start", "version": 1, "validation": now, "from": before}, indent=2)
-    with writing(directory.start):
-        create_file(directory.start, [f"{text}\n".encode()])
+    if team.is_first:
+        text = json.dumps({"format": "isoheads-start", "version": 1, "validation": now, "from": before}, indent=2)
+        with writing(directory.start):
+            create_file(directory.start, [f"{text}\n".encode()])
 
 
 def no_better_than_start(directory: RunDirectory, loss: float) -> str:
