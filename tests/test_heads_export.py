@@ -9,7 +9,8 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import EsmModel
+from test_families import load_small
+from transformers import AutoModel, EsmModel, T5EncoderModel
 from tuned_study import TunedStudy, make_tuned_study
 
 from embedcache.encoders.registry import load_encoder
@@ -17,7 +18,8 @@ from embedcache.encoders.tokens import esm_ids
 from embedcache.errors import InvalidInputError, InvalidSettingError
 from heads.config import ModelConfig
 from heads.evaluate import evaluate
-from heads.finetune.export import export_run
+from heads.finetune.cached import Merged
+from heads.finetune.export import _write_encoder, export_run
 from heads.model import ExpressionModel
 from heads.trained import load_trained
 
@@ -61,6 +63,20 @@ def test_transformers_peft_and_a_build_read_the_trained_encoder(study: TunedStud
         adapted = PeftModel.from_pretrained(base.model, tmp_path / "out" / "adapters" / "protein")
         np.testing.assert_allclose(rows_of(adapted), expected, atol=2e-5)
         assert np.abs(rows_of(read) - load_encoder("mini-protein", "protein").encode([SEQUENCE])[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["prott5-xl", "ankh-base", "esmc-300m"])
+def test_transformers_reads_encoders_of_other_families(tmp_path: Path, name: str) -> None:
+    encoder = load_small(name)
+    _write_encoder(Merged(spec=encoder.spec, core=encoder, model=encoder.model), tmp_path / "out")
+    kind: Any = AutoModel if name == "esmc-300m" else T5EncoderModel
+    read = kind.from_pretrained(tmp_path / "out").eval()
+    before, after = ([] if one is None else [one] for one in (encoder.vocabulary.before, encoder.vocabulary.after))
+    ids = [*before, *encoder.vocabulary.ids(SEQUENCE).tolist(), *after]
+    with torch.no_grad():
+        rows = read(input_ids=torch.tensor([ids])).last_hidden_state[0, len(before) : len(ids) - len(after)]
+    expected = encoder.encode([SEQUENCE])[0]
+    assert np.abs(rows.numpy() - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 def test_the_head_is_read_as_the_card_says(study: TunedStudy, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +114,11 @@ def test_blocks_behind_an_inner_store_train_to_the_same_losses(tmp_path: Path) -
     live = make_tuned_study(tmp_path)
     start = live.start("last:2", ("rna", "protein"))
     live.tune(tmp_path / "live", start)
-    for modality in ("rna", "protein"):
-        build_store(read_dataset(live.dataset), live.cache, modality, layer=2, keep_special=True)
+    for modality, dtype in product(("rna", "protein"), ("int8", "float32", "float16")):
+        build_store(read_dataset(live.dataset), live.cache, modality, layer=2, keep_special=True, store_dtype=dtype)
     run, found = opened(live, start)
     assert set(run.inner) == {"rna", "protein"} and not run.live
+    assert {source.store.spec.store_dtype for source in run.inner.values()} == {"float32"}, "the most exact one"
     np.testing.assert_array_equal(found, frozen_predictions(live))
     live.tune(tmp_path / "inner", start)
     losses = [

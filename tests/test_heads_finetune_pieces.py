@@ -182,6 +182,12 @@ def test_a_damaged_first_score_is_told(tmp_path: Path, content: str) -> None:
             ["blocks"],
         ),
         (
+            "full",
+            "t5/1",
+            ["import T5EncoderModel", 'T5EncoderModel.from_pretrained("encoders/rna").encoder'],
+            ["AutoModel"],
+        ),
+        (
             "last:3",
             "enformer/1",
             ["The last 3 blocks", "--encoder nt --weights encoders/rna`"],

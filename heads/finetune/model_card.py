@@ -36,9 +36,9 @@ _ENCODER = """
 The {modality} encoder (`{name}`): {how}
 
 ```python
-from transformers import AutoModel
+from transformers import {class_name}
 
-encoder = AutoModel.from_pretrained("encoders/{modality}")
+encoder = {class_name}.from_pretrained("encoders/{modality}"){part}
 ```
 """
 _ADAPTER = """
@@ -47,15 +47,16 @@ or its adapters on the published weights:
 ```python
 from peft import PeftModel
 
-encoder = PeftModel.from_pretrained(AutoModel.from_pretrained("{repository}"), "adapters/{modality}")
+encoder = PeftModel.from_pretrained({class_name}.from_pretrained("{repository}"){part}, "adapters/{modality}")
 ```
 """
 _FOREIGN = """
 The {modality} encoder (`{name}`): {how} `encoders/{modality}` has the names and the layout of the published files, for
 what reads those: `embedcache build --encoder {name} --weights encoders/{modality}`.
 """
-_READABLE = ("esm2/", "mini/", "nt-v1/", "esmc/", "tuned/")
-"""Adapters whose networks are classes of transformers."""
+_T5 = ("T5EncoderModel", ".encoder")  # AutoModel would add a decoder, with drawn weights
+_CLASSES = {**dict.fromkeys(("esm2", "mini", "nt-v1", "esmc", "tuned"), ("AutoModel", "")), "t5": _T5}
+"""Class of transformers, and the part of it that is trained, by the first word of an adapter."""
 
 
 def model_card(run: TrainedRun) -> str:
@@ -91,8 +92,10 @@ def _encoder(run: TrainedRun, modality: str) -> str:
     kind = "last" if run.finetune.last else run.finetune.method
     how = _HOW[kind].format(blocks=run.finetune.last, **run.finetune.to_json())
     about = {"modality": modality, "name": spec["name"], "how": how, "repository": spec["model_id"]}
-    if not str(spec["adapter"]).startswith(_READABLE):
+    found = _CLASSES.get(str(spec["adapter"]).partition("/")[0])
+    if found is None:
         return _FOREIGN.format(**about)
+    about |= {"class_name": found[0], "part": found[1]}
     return _ENCODER.format(**about) + (_ADAPTER.format(**about) if kind == "lora" else "")
 
 

@@ -14,6 +14,8 @@ from embedcache.errors import InvalidSettingError
 from embedcache.place import Place
 from embedcache.sequences import Modality
 from embedcache.store import EmbeddingStore, list_stores
+from embedcache.store.files import open_files
+from embedcache.store.layout import read_layout
 from heads.config import ModelConfig, TrainConfig
 from heads.data import CachedDataset
 from heads.finetune.config import FinetuneConfig
@@ -31,6 +33,9 @@ from heads.trained import TrainedRun
 __all__ = ["Start", "describe_tuning", "open_tuned"]
 
 log = logging.getLogger(__name__)
+
+_EXACT = ("float32", "float16", "bfloat16", "int8")
+"""Number formats of stores, the most exact first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,11 +138,12 @@ def _source(
 
 
 def _inner_store(cache: Place, wanted: EncoderSpec, done: int) -> EmbeddingStore | None:
-    """A store of layer ``done`` with special tokens: same weights and input, any number format."""
+    """A store of layer ``done`` with special tokens: same weights and input, the most exact number format there is."""
     free = {"layer", "special_tokens", "pooling", "store_dtype", "source_dtype", "compute_dtype"}
+    found = []
     for place in list_stores(cache, wanted.modality):
-        found = EmbeddingStore.open(place)
-        is_inner = found.spec.special_tokens != "dropped" and found.spec.layer == done
-        if is_inner and not set(found.spec.differing(wanted)) - free:
-            return found
-    return None
+        spec = read_layout(open_files(place)).spec
+        is_inner = spec.special_tokens != "dropped" and spec.layer == done
+        if is_inner and not set(spec.differing(wanted)) - free:
+            found.append((_EXACT.index(spec.store_dtype), place))
+    return EmbeddingStore.open(min(found)[1]) if found else None
