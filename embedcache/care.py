@@ -1,17 +1,17 @@
 """Caring for all stores of a cache: what ``embedcache verify`` and ``embedcache gc`` do."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedcache.errors import CacheDamagedError, CacheError
-from embedcache.place import Place, parse_place
+from embedcache.place import Place, check_cache, parse_place
 from embedcache.progress import Progress
 from embedcache.store.care import StoreCheck, check_store, repair_store
 from embedcache.store.files import Files, open_files
-from embedcache.store.find import list_stores
+from embedcache.store.find import stores_or_none
 from embedcache.store.garbage import Garbage, collect_garbage
 from embedcache.store.index import committed_tasks, entry_keys, read_record
 from embedcache.store.layout import read_layout
@@ -105,9 +105,9 @@ def verify_cache(cache: str | Place, *, dataset: Path | None = None, repair: boo
     Raises:
         CacheError: There is no such cache, or nothing in it to check.
     """
-    found, places = _read(dataset), list(_stores(cache))
+    found, places = _read(dataset), _stores(cache)
     if not places:
-        raise CacheError(f"{cache} holds no stores. Give the root of a cache, the directory above dna, rna, protein.")
+        raise CacheError(f"{cache} holds no stores. Build one, or give another --cache.")
     sizes = [sum(one.size for one in open_files(path).statuses("tokens/c").values()) for path in places]
     with Progress(sum(sizes), "B", "verify") as progress:
         checks = tuple(check_store(path, progress.update) for path in places)
@@ -126,11 +126,10 @@ def collect_cache(cache: str | Place, older_than_hours: float, *, dry_run: bool 
     return [collect_garbage(path, older_than_hours, dry_run=dry_run) for path in _stores(cache)]
 
 
-def _stores(cache: str | Place) -> Iterator[Place]:
+def _stores(cache: str | Place) -> list[Place]:
     cache = parse_place(cache)
-    if isinstance(cache, Path) and not cache.is_dir():
-        raise CacheError(f"{cache} does not exist. Give the right --cache.")
-    return list_stores(cache)
+    check_cache(cache, "Give the right --cache.")
+    return stores_or_none(cache)
 
 
 def _read(dataset: Path | None) -> "Dataset | None":

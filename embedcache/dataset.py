@@ -137,8 +137,10 @@ class Dataset:
         lines = [f"{self.path}: {len(self.samples):,} transcripts, {len(self.tissues)} tissues{labels}"]
         lines += [f"{n:>12,}  {name}" for name, n in self.info.get("counts", {}).items() if n]
         lines += [f"{n:>12,}  left out: {reason}" for reason, n in self.info.get("left_out", {}).items() if n]
-        splits = self.samples["split"].value_counts()
-        lines.append("      splits  " + ", ".join(f"{name} {splits.get(name, 0):,}" for name in _SPLITS))
+        splits = {name: int((self.samples["split"] == name).sum()) for name in _SPLITS}
+        lines.append("      splits  " + ", ".join(f"{name} {n:,}" for name, n in splits.items()))
+        if self.tissues and (few := [name for name in _SPLITS[:2] if splits[name] < 2]):
+            lines.append(f"        NOTE  a training needs 2 {few[0]} rows: take another --split-seed or more genes")
         if truth := self.info.get("truth", {}).get("explainable_r2"):
             shown = ", ".join(f"{names} {share:.2f}" for names, share in truth.items())
             lines.append(f"       truth  share of variance that can be explained: {shown}")
@@ -265,8 +267,8 @@ def _changed(path: Path) -> InvalidInputError:
 
 def _check_columns(path: Path, found: list[str], expected: list[str]) -> None:
     if found != expected:
-        different = sorted(set(found) ^ set(expected))
-        raise InvalidInputError(f"{path} has other columns than expected: {different}. Prepare the dataset again.")
+        wrong = sorted({*found} ^ {*expected})
+        raise InvalidInputError(f"{path} has other columns than expected: {wrong}. Prepare the dataset again.")
 
 
 def _read_parquet(folder: Path, name: str, info: Mapping[str, Any], columns: list[str]) -> "pd.DataFrame":
@@ -294,6 +296,4 @@ def sample_schema() -> "pa.Schema":
 
     types = {"string": pa.string(), "int64": pa.int64(), "key": pa.binary(16)}
     required = {"transcript_id", "gene_id", "split"}
-    return pa.schema(
-        [pa.field(name, types[kind], nullable=name not in required) for name, kind in SAMPLE_COLUMNS.items()]
-    )
+    return pa.schema([pa.field(name, types[kind], name not in required) for name, kind in SAMPLE_COLUMNS.items()])

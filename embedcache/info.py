@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedcache.errors import CacheError
-from embedcache.place import Place, parse_place
+from embedcache.place import Place, check_cache, parse_place
 from embedcache.sequences import Modality
-from embedcache.store.find import list_stores
+from embedcache.store.find import stores_or_none
 from embedcache.store.garbage import orphans_among
 from embedcache.store.holders import find_holders, guess_clock
 from embedcache.store.index import read_all_records
@@ -106,16 +105,13 @@ def describe_cache(cache: str | Place, *, dataset: Path | None = None) -> list[S
         CacheError: There is no such directory, or a store is damaged.
     """
     cache = parse_place(cache)
-    if isinstance(cache, Path) and cache.exists() and not cache.is_dir():
-        raise CacheError(f"{cache} is not a directory. Give the root of a cache (--cache).")
-    if isinstance(cache, Path) and not cache.is_dir():
-        raise CacheError(f"{cache} does not exist. Run `embedcache build`, or give the right --cache.")
+    check_cache(cache, "Run `embedcache build`, or give the right --cache.")
     found = None
     if dataset is not None:
         from embedcache.dataset import read_dataset
 
         found = read_dataset(dataset)
-    return [_describe(path, found) for path in list_stores(cache)]
+    return [_describe(path, found) for path in stores_or_none(cache)]
 
 
 def _describe(path: Place, dataset: "Dataset | None") -> StoreInfo:

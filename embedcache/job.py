@@ -20,7 +20,7 @@ from embedcache.encoders.registry import (
 )
 from embedcache.errors import InvalidSettingError
 from embedcache.modality import choose_encoder, dataset_records, resolve_device
-from embedcache.place import Place, parse_place
+from embedcache.place import Place, check_cache, parse_place
 from embedcache.sequences import Modality
 from embedcache.store.files import open_files
 from embedcache.store.find import list_stores, store_path
@@ -93,6 +93,7 @@ def run_job(job: BuildJob) -> "BuildReport":
 
     if job.card is not None:
         register_encoder(job.card, job.loader)
+    check_cache(parse_place(job.cache))
     found = read_dataset(job.dataset)
     name = choose_encoder(found, job.modality, job.encoder)
     place = resolve_device(job.device)
@@ -122,6 +123,7 @@ def prepare_job(job: BuildJob) -> BuildJob:
         EmbedCacheError: No worker could do this job, so none need be started: no such encoder, a dataset that cannot
             be read, a setting that the encoder does not allow, a loader that other processes cannot import.
     """
+    check_cache(parse_place(job.cache))
     name = choose_encoder(read_dataset(job.dataset), job.modality, job.encoder)
     found, options = card(name), job.options.copy()
     if not found.weights and options.get("random_init") is None:  # published weights are big, and may lie elsewhere

@@ -9,7 +9,7 @@ import numpy as np
 
 from embedcache.errors import CacheDamagedError, CacheError, CacheMismatchError, InvalidSettingError
 from embedcache.interrupt import StopFlag, stop_requests
-from embedcache.place import Place, parse_place
+from embedcache.place import Place, check_cache, parse_place
 from embedcache.progress import Progress
 from embedcache.sequences import MODALITIES, Modality
 from embedcache.store.files import open_files
@@ -128,8 +128,7 @@ def merge_caches(sources: Sequence[str | Place], cache: str | Place, *, dataset:
 
 def _pairs(source: Place, cache: Place) -> Iterator[tuple[Place, Place]]:
     """Each store of a source, and where its sequences go."""
-    if isinstance(source, Path) and not source.is_dir():
-        raise CacheError(f"{source} does not exist. Give the root of a cache.")
+    check_cache(source, "Give the root of a cache.")
     same = source.resolve() == cache.resolve() if isinstance(source, Path) and isinstance(cache, Path) else False
     if same or source == cache:
         raise InvalidSettingError(f"{source} cannot be merged into itself. Give another --cache.")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
+from importlib.metadata import version
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any, Protocol, get_type_hints
@@ -23,6 +24,7 @@ __all__ = [
     "parse_modalities",
     "parse_pairs",
     "show",
+    "tell_version",
 ]
 
 DatasetOption = Annotated[Path, typer.Option(envvar="EMBEDCACHE_DATASET", help="Directory of the dataset.")]
@@ -71,6 +73,22 @@ def _parameter(field: "Field[Any]", hint: Any) -> Parameter:
 
 class _Report(Protocol):
     def to_json(self) -> Any: ...
+
+
+def tell_version(app: typer.Typer) -> None:
+    """Add ``--version`` to a command."""
+
+    def tell(wanted: bool) -> None:
+        if wanted:
+            print(version("isoheads"))
+            raise typer.Exit
+
+    @app.callback()
+    def callback(
+        version: Annotated[
+            bool, typer.Option("--version", callback=tell, is_eager=True, help="Show the version and end.")
+        ] = False,
+    ) -> None: ...
 
 
 def show(found: _Report, as_json: bool) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from embedcache.errors import InvalidSettingError
+from embedcache.errors import CacheError, InvalidSettingError
 
-__all__ = ["ObjectUrl", "Place", "check_local", "parse_place"]
+__all__ = ["ObjectUrl", "Place", "check_cache", "check_local", "parse_place"]
 
 SCHEMES = ("s3",)
 """Object stores whose conditional writes were tested; obstore knows more."""
@@ -70,6 +70,23 @@ def parse_place(text: str | Place) -> Place:
     if parts.scheme not in SCHEMES or not parts.netloc:
         raise InvalidSettingError(f"{text!r} is no place for a cache. Give a directory, or s3://bucket/path.")
     return ObjectUrl(text.rstrip("/"))
+
+
+def check_cache(cache: Place, mend: str | None = None) -> None:
+    """Refuse a file where the root of a cache should be and, unless one may be made there, nothing at all.
+
+    Args:
+        cache: What was given.
+        mend: What to do where nothing is, as a sentence; None where a cache is made then.
+
+    Raises:
+        CacheError: It is one of them.
+    """
+    if isinstance(cache, Path) and not cache.is_dir():
+        if cache.exists():
+            raise CacheError(f"{cache} is not a directory. Give the root of a cache (--cache).")
+        if mend is not None:
+            raise CacheError(f"{cache} does not exist. {mend}")
 
 
 def check_local(path: Path) -> None:

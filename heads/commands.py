@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption, show
+from embedcache.options import CacheOption, DatasetOption, DeviceOption, JsonOption, show, tell_version
 from heads.interpret.attention.command import attention
 from heads.interpret.explain.command import app as explain_app
 from heads.report.commands import report
@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # boxes cut the names of options at 80 columns
 )
 
+tell_version(app)
 app.command()(train)
 app.command()(sweep)
 app.command()(report)

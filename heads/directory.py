@@ -1,11 +1,12 @@
 """The directory of a run: what it was, how it went, and the best model.
 
 config.json              everything needed to make the run again, written before the first step
-checkpoint.safetensors   where training stands; replaced after every epoch
+checkpoint.safetensors   where training stands; replaced after an epoch, and in between where epochs are long
 history.jsonl            losses and validation scores, a line an epoch
 model.safetensors        the best epoch; there when training is finished
 start.json               of a fine-tuning: scores before its first step, beside those of the run it comes from
 test.json                scores of the test rows; written once, by ``heads evaluate``
+test_predictions.parquet its predictions for them, written with the scores
 events.out.tfevents...   the history for TensorBoard, where that is installed
 """
 
@@ -52,6 +53,7 @@ class RunDirectory:
         Raises:
             CheckpointError: Another process trains here, or something else stands in the way.
         """
+        self._refuse_a_file()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / ".lock").open("a")
@@ -105,6 +107,12 @@ class RunDirectory:
         Raises:
             CheckpointError: There is no run, or one of another version.
         """
+        self._refuse_a_file()
+        if (self.path / "sweep.json").is_file():
+            raise CheckpointError(
+                f"{self.path} is a sweep. Give one of its runs, in {self.path / 'runs'}; `heads report {self.path}` "
+                "shows them all."
+            )
         try:
             found = json.loads(self.config.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
@@ -124,6 +132,10 @@ class RunDirectory:
         if wrong := [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]:
             raise CheckpointError(f"{self.config} is damaged: {', '.join(wrong)} is not there. {how_again(self.path)}")
         return found
+
+    def _refuse_a_file(self) -> None:
+        if self.path.is_file():
+            raise CheckpointError(f"{self.path} is a file. Give the directory of a run.")
 
     def write_history(self, records: list[dict[str, Any]]) -> None:
         """Write a line an epoch, in place of the older file."""

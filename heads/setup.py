@@ -108,7 +108,8 @@ def divide(opened: Dataset, split: SplitConfig) -> tuple[dict[SplitName, Rows], 
         n_rows = len(rows[name])
         if n_rows < 2:
             raise InvalidInputError(
-                f"{opened.path} has {n_rows} measured {name} rows, expected at least 2. Prepare it with another split."
+                f"{opened.path} has {n_rows} measured {name} rows, expected at least 2. "
+                "Prepare it again with another --split-seed or other shares of genes."
             )
     return rows, TissueScaler.fit(targets[rows["train"]], opened.tissues)
 

@@ -9,9 +9,10 @@ from fake_study import fill_cache, make_dataset, make_study
 from fakes import FakeEncoder, random_records
 
 from embedcache.build import build_cache
-from embedcache.care import verify_cache
+from embedcache.care import collect_cache, verify_cache
 from embedcache.dataset import read_dataset
 from embedcache.errors import CacheDamagedError, CacheError
+from embedcache.info import describe_cache
 from embedcache.remove import remove_store
 from embedcache.store import EmbeddingStore, commit_task, create_store, list_stores, store_path
 from embedcache.store.care import check_store, repair_store
@@ -87,8 +88,12 @@ def test_verify_tells_damage_by_its_exit_and_repairs_on_request(root: Path) -> N
 
 
 def test_a_place_without_stores_is_not_all_right(root: Path) -> None:
-    with pytest.raises(CacheError, match=r"holds no stores\. Give the root of a cache"):
-        verify_cache(root.parent)
+    commands: list[Callable[[Path], object]] = [verify_cache, describe_cache, lambda cache: collect_cache(cache, 1)]
+    for command in commands:
+        with pytest.raises(CacheError, match=r"holds no stores\. Give the root of a cache"):
+            command(root.parent)
+        with pytest.raises(CacheError, match="is not a directory"):
+            command(root / "zarr.json")
 
 
 def test_with_a_dataset_damage_and_absence_are_told_by_transcript(tmp_path: Path) -> None:

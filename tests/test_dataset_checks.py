@@ -79,6 +79,7 @@ def test_a_summary_shows_what_counts(tmp_path: Path) -> None:
         "       1,200  proteins",
         "           3  left out: short",
         "      splits  train 2, validation 0, test 1",
+        "        NOTE  a training needs 2 validation rows: take another --split-seed or more genes",
         "       truth  share of variance that can be explained: dna 0.25, dna,rna 0.60",
     ]
 

@@ -200,6 +200,8 @@ def test_an_unfinished_run_is_not_scored(run: Path, tmp_path: Path) -> None:
         evaluate(run)
     with pytest.raises(CheckpointError, match="There is no run"):
         evaluate(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match=r"config\.json is a file\. Give the directory of a run\.$"):
+        evaluate(run / "config.json")
     assert not (run / "test.json").exists()
 
 

@@ -30,6 +30,7 @@ from heads.sweep.grid import read_grid
         ("[tune]\ntrials = 3\nlearning_rate = [0.1]", "trials is for method"),
         ("this is no TOML", "is no TOML"),
         ("encoder = {rna = 'x'}", "no section of a grid"),
+        ("", "the file says nothing"),
         ("[base]\ntissue_weights = 3", "Give a table"),
         ("[base]\nmodalities = 3", "Give a list"),
         ("seeds = 1_000_000_000_000", "up to 100,000"),

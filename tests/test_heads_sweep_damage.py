@@ -18,6 +18,7 @@ from heads.config import SplitConfig
 from heads.evaluate import evaluate
 from heads.predictions import read_predictions
 from heads.report.collect import collect
+from heads.report.write import write_report
 from heads.splits import rows_by_split
 from heads.sweep.grid import read_grid
 from heads.sweep.sweep import SweepJob, sweep
@@ -125,6 +126,13 @@ def test_commands_for_one_run_tell_of_its_sweep(job: SweepJob, name: str, damage
     if damage is lose:
         with pytest.raises(InvalidInputError, match=told):
             collect(job.output)
+
+
+def test_a_sweep_is_no_run_and_no_file_is_either(job: SweepJob) -> None:
+    with pytest.raises(CheckpointError, match=r"is a sweep\. Give one of its runs, in .*runs; `heads report"):
+        evaluate(job.output)
+    with pytest.raises(InvalidInputError, match=r"sweep\.json is a file\. Give the directory"):
+        write_report(job.output / "sweep.json")
 
 
 @pytest.mark.parametrize("damage", [cut, flip])

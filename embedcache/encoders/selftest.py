@@ -1,4 +1,4 @@
-"""A short test of an encoder before it may write: what a store promises of its rows is tried on a dozen of sequences.
+"""A short test of an encoder before it may write: what a store promises of its rows is tried on a few sequences.
 
 It asks for as many rows as there are tokens, of the width of the spec, in float32, finite; for rows that do not
 depend on the other sequences of a call, come out again bit for bit, differ between tokens and between sequences, and

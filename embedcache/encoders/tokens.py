@@ -33,7 +33,6 @@ __all__ = [
     "base_ids",
     "count_tokens",
     "crop_bounds",
-    "crop_sequence",
     "esm_ids",
     "kept_bins",
     "kmer_of",
@@ -92,12 +91,6 @@ def token_spans(sequence: str, rule: str) -> Integers:
         starts = starts[slice(*kept_bins(len(starts), rule))]
         stops = np.minimum(starts + per_token, size)
     return np.stack([starts, stops], axis=1)
-
-
-def crop_sequence(sequence: str, rule: str, max_tokens: int, crop: Crop) -> str:
-    """The part of a sequence that a crop keeps, see ``crop_bounds``."""
-    start, stop = crop_bounds(sequence, rule, max_tokens, crop)
-    return sequence[start:stop]
 
 
 def crop_bounds(sequence: str, rule: str, max_tokens: int, crop: Crop) -> tuple[int, int]:

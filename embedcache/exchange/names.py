@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from embedcache.sequences import Modality
 
-__all__ = ["biotrainer_name", "escape_name", "id_path", "md5_name", "path_id", "spellings", "unescape_name"]
+__all__ = ["biotrainer_name", "escape_name", "id_path", "md5_name", "spellings", "unescape_name"]
 
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _PART_BYTES = 200  # file systems take names of up to 255 bytes
@@ -63,10 +63,3 @@ def id_path(identifier: str, suffix: str) -> PurePosixPath:
             parts.append("")
         parts[-1] += unit
     return PurePosixPath(*(part + "%" for part in parts[:-1]), parts[-1] + suffix)
-
-
-def path_id(path: PurePosixPath, suffix: str) -> str:
-    """The ID of a path that ``id_path`` made."""
-    escaped = "".join(part.removesuffix("%") for part in path.parts).removesuffix(suffix)
-    data = re.sub(b"%([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), escaped.encode())
-    return data.decode()

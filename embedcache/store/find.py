@@ -10,7 +10,7 @@ from embedcache.sequences import MODALITIES, Modality
 from embedcache.store.files import open_files
 from embedcache.store.layout import read_layout
 
-__all__ = ["find_store", "lacks", "list_stores", "store_path"]
+__all__ = ["find_store", "lacks", "list_stores", "store_path", "stores_or_none"]
 
 
 def store_path(cache: str | Place, spec: EncoderSpec) -> Place:
@@ -28,6 +28,18 @@ def list_stores(cache: str | Place, modality: Modality | None = None) -> Iterato
         except (FileNotFoundError, NotADirectoryError):
             continue
         yield from (cache / branch / name for name in names if files.exists(f"{branch}/{name}/zarr.json"))
+
+
+def stores_or_none(cache: Place) -> list[Place]:
+    """All stores of a cache; none where it is empty.
+
+    Raises:
+        CacheError: There is something, and no store: the directory above or below was meant.
+    """
+    found = list(list_stores(cache))
+    if not found and set(open_files(cache).names("")) - set(MODALITIES):
+        raise CacheError(f"{cache} holds no stores. Give the root of a cache, the directory above dna, rna, protein.")
+    return found
 
 
 def lacks(cache: str | Place, what: str) -> str:

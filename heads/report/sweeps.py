@@ -1,6 +1,6 @@
 """A sweep directory as a report needs it: its arms, and the runs of each."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -47,7 +47,7 @@ class SweepFiles:
     labels: tuple[str, ...]
     arms: tuple[SweepArm, ...]
     shown: Mapping[str, Any]
-    """``sweep.json`` without its list of runs."""
+    """``sweep.json``, with the directory of each run under its name."""
 
     @property
     def n_runs(self) -> int:
@@ -92,7 +92,8 @@ def open_sweep(path: Path) -> SweepFiles:
     arms = tuple(_arm(path, arm) for arm in found.parts("arms"))
     shown = dict(found.values)
     shown["arms"] = [
-        {name: value for name, value in arm.values.items() if name != "runs"} for arm in found.parts("arms")
+        {**arm.values, "runs": {name: run.text("directory") for name, run in _named(arm)}}
+        for arm in found.parts("arms")
     ]
     return SweepFiles(
         name=found.text("name") or path.resolve().name, labels=found.texts("labels"), arms=arms, shown=shown
@@ -101,25 +102,33 @@ def open_sweep(path: Path) -> SweepFiles:
 
 def _arm(path: Path, arm: Part) -> SweepArm:
     runs, seeds = [], []
-    for run in arm.parts("runs"):
-        seed, fold = run.whole("seed") or 0, run.whole("fold")
+    for name, run in _named(arm):
         directory = PurePosixPath(run.name("directory"))
         if directory.is_absolute() or ".." in directory.parts or "\0" in str(directory):
             run.fail("directory", "a path below the sweep")
-        seeds.append(seed)
-        begun = (path / directory / "config.json").is_file()
-        if not begun and any(
-            (path / directory / name).is_file() for name in ("model.safetensors", "checkpoint.safetensors")
-        ):
-            raise InvalidInputError(
-                f"{path / directory} has lost its config.json. It is a run of a sweep: remove {path / directory}, and "
-                "the same `heads sweep` trains it again."
-            )
-        runs.append(
-            (f"seed {seed}" + (f", fold {fold}" if fold is not None else ""), _open(path / directory, begun=begun))
-        )
+        seeds.append(run.whole("seed") or 0)
+        runs.append((name, _open(path / directory)))
     return SweepArm(name=arm.name("name"), settings=arm.plain("settings"), runs=tuple(runs), seeds=tuple(seeds))
 
 
-def _open(path: Path, *, begun: bool) -> RunFiles | None:
-    return open_run(path) if begun else None
+def _named(arm: Part) -> Iterator[tuple[str, Part]]:
+    """Runs of an arm under the names that are shown."""
+    for run in arm.parts("runs"):
+        fold = run.whole("fold")
+        yield f"seed {run.whole('seed') or 0}" + (f", fold {fold}" if fold is not None else ""), run
+
+
+def _directories(arm: Part) -> dict[str, str | None]:
+    return {name: run.text("directory") for name, run in _named(arm)}
+
+
+def _open(path: Path) -> RunFiles | None:
+    """A run, if it has begun."""
+    if (path / "config.json").is_file():
+        return open_run(path)
+    if any((path / name).is_file() for name in ("model.safetensors", "checkpoint.safetensors")):
+        raise InvalidInputError(
+            f"{path} has lost its config.json. It is a run of a sweep: remove {path}, and the same `heads sweep` "
+            "trains it again."
+        )
+    return None

@@ -74,6 +74,8 @@ def write_report(
         InvalidInputError: The directory or the dataset cannot be used, or the output cannot be written.
         InvalidSettingError: No such format.
     """
+    if Path(path).is_file():
+        raise InvalidInputError(f"{path} is a file. Give the directory that `heads train` or `heads sweep` wrote.")
     form = _form(None if output is None else Path(output), form)
     suffix = next(suffix for suffix, known in SUFFIXES.items() if known == form)
     output = Path(path) / f"report{suffix}" if output is None else Path(output)

@@ -155,6 +155,8 @@ def _read(found: Mapping[str, Any], default_name: str) -> Grid:
     if unknown := [name for name in found if name not in _SECTIONS]:
         hint = " Settings of all arms go under [base]." if unknown[0] in FIELDS else ""
         raise InvalidSettingError(f"{unknown[0]!r} is no section of a grid. Choose from: {', '.join(_SECTIONS)}.{hint}")
+    if not found:
+        raise InvalidSettingError("the file says nothing. Give [[arms]], a [grid] or a [base].")
     name = check_name("name", found.get("name", default_name))
     if {"/", "\\"} & set(name) or name in (".", ".."):
         raise InvalidSettingError(f"name is {name!r}, which leads to another directory. Leave out / and \\.")

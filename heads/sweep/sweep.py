@@ -177,12 +177,12 @@ def _run(arm: Arm, job: SweepJob, seed: int, fold: int | None, more: Mapping[str
 
 
 def _described(job: SweepJob, opened: Opened) -> dict[str, Any]:
-    dataset = opened.dataset
+    dataset, cache = opened.dataset, parse_place(job.cache)
     return {
         "name": job.grid.name,
         "grid": job.grid.to_json(),
         "dataset": {"path": str(dataset.path.absolute()), "digest": dataset.digest},
-        "cache": str(job.cache),
+        "cache": str(cache.absolute() if isinstance(cache, Path) else cache),
         "labels": list(dataset.labels),
         "software": {**provenance(), "threads": torch.get_num_threads()},
         "arms": [],
