@@ -3,6 +3,7 @@
 # make check  formatting, linting, types and tests: what must pass before a commit
 # make docs   the documentation, as pages that open offline: site/index.html
 # make release  wheel and source archive in dist/, looked into, and the wheel run in an environment of its own
+# make clean  removes what these made, but for .venv: demo/, site/, dist/, build/
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -48,7 +49,7 @@ release: $(INSTALLED)
 	$(BIN)/python scripts/release.py
 
 clean:
-	rm -rf $(DEMO) site
+	rm -rf $(DEMO) site dist build
 
 $(INSTALLED): pyproject.toml
 	@echo "Installing into $(VENV), once; this is silent, and takes minutes because PyTorch is a large download"
