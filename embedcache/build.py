@@ -12,15 +12,16 @@ import numpy as np
 from embedcache.embedding import Embedder
 from embedcache.encoders.selftest import check_encoder
 from embedcache.encoders.spec import Encoder
-from embedcache.errors import CacheDamagedError, CacheError, SkippedError
+from embedcache.errors import CacheDamagedError, CacheError, InvalidSettingError, SkippedError
 from embedcache.info import format_bytes
 from embedcache.interrupt import stop_requests
 from embedcache.place import Place, parse_place
 from embedcache.plan import Plan, make_plan
 from embedcache.products import Product, task_tokens
 from embedcache.progress import Progress
-from embedcache.sequences import SequenceRecord
+from embedcache.sequences import SequenceRecord, normalised
 from embedcache.store.files import open_files
+from embedcache.store.find import list_stores
 from embedcache.store.index import write_index
 from embedcache.store.layout import SHARD_BYTES, create_store
 from embedcache.store.leases import TTL_SECONDS, Leases
@@ -98,7 +99,7 @@ def build_cache(
     committed before ``StoppedError`` is raised. Several processes may build one store at once: they share the work.
 
     Args:
-        records: Normalised sequences of the encoder's modality, in any order, repeated or not.
+        records: Sequences of the encoder's modality, in any spelling and order, repeated or not.
         encoder: The network and its spec.
         store: Place of the store, a directory or ``s3://bucket/path``, made if it is not there.
         tokens_per_batch: Tokens of one call of the encoder; more use more memory, and on a CPU no less time.
@@ -109,13 +110,22 @@ def build_cache(
 
     Raises:
         EmbedCacheError: The encoder is not fit to fill a store, see ``check_encoder``; nothing was written.
+        InvalidSequenceError: A record has a letter that is not allowed, or none.
         CacheMismatchError: The store was built with another spec.
-        CacheError: The disk is too small, full or read-only.
+        CacheError: The disk is too small, full or read-only; the place is that of a whole cache.
         StoppedError: A signal asked to stop.
     """
-    product = Product(encoder.spec, parse_place(store))
+    if isinstance(encoder, str):
+        raise InvalidSettingError(f"encoder is the name {encoder!r}. Give load_encoder({encoder!r}, modality).")
+    if next(list_stores(store), None) is not None:
+        raise CacheError(f"{store} is a whole cache. Give the place of a store in it: store_path(cache, encoder.spec).")
     return build_products(
-        records, encoder, [product], tokens_per_batch=tokens_per_batch, shard_bytes=shard_bytes, self_test=True
+        map(normalised, records),
+        encoder,
+        [Product(encoder.spec, parse_place(store))],
+        tokens_per_batch=tokens_per_batch,
+        shard_bytes=shard_bytes,
+        self_test=True,
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 from typing import Literal, get_args
@@ -16,6 +16,7 @@ __all__ = [
     "SequenceRecord",
     "check_modality",
     "normalise",
+    "normalised",
     "read_fasta",
     "read_header",
     "sequence_key",
@@ -89,6 +90,22 @@ def normalise(sequence: str, modality: Modality) -> str:
     if not folded:
         raise InvalidSequenceError(f"{modality} sequence is empty. Give it letters, or drop the record.")
     return folded
+
+
+def normalised(record: SequenceRecord) -> SequenceRecord:
+    """A record whose letters came from anywhere, with its sequence in the one form; see ``normalise``.
+
+    Raises:
+        InvalidSequenceError: Its sequence is no text, or has a letter that is not allowed; names the record.
+    """
+    if not isinstance(record, SequenceRecord) or not isinstance(record.sequence, str):
+        raise InvalidSequenceError(
+            f"{record!r} is no SequenceRecord of letters. Give SequenceRecord(id, letters, modality)."
+        )
+    try:
+        return replace(record, sequence=normalise(record.sequence, check_modality(record.modality)))
+    except InvalidSequenceError as error:
+        raise InvalidSequenceError(f"record {record.id!r}: {error}") from None
 
 
 def _reads_like_protein(wrong: str, length: int) -> bool:

@@ -11,7 +11,14 @@ from worker_builds import Job, begun, run_to_the_end, start
 
 from embedcache.batching import by_length, cut_by_tokens
 from embedcache.build import build_cache
-from embedcache.errors import CacheError, CacheMismatchError, EmbedCacheError, InvalidInputError, InvalidSequenceError
+from embedcache.errors import (
+    CacheError,
+    CacheMismatchError,
+    EmbedCacheError,
+    InvalidInputError,
+    InvalidSequenceError,
+    InvalidSettingError,
+)
 from embedcache.interrupt import StoppedError
 from embedcache.sequences import SequenceRecord, sequence_key
 from embedcache.store import EmbeddingStore, create_store
@@ -189,3 +196,14 @@ def test_a_build_with_nothing_to_do_tests_nothing(tmp_path: Path, monkeypatch: p
     build_cache(random_records(5), FakeEncoder(), tmp_path / "s")
     build_cache(random_records(5), FakeEncoder(), tmp_path / "s")
     assert len(tested) == 1
+
+
+def test_any_spelling_is_embedded_once_and_places_of_caches_are_refused(tmp_path: Path) -> None:
+    records = [SequenceRecord(one, one, "protein") for one in ("MKV", "mkv", "MKV*")]
+    report = build_cache(records, FakeEncoder(), tmp_path / "protein" / "s")
+    assert report.distinct == 1 and list(EmbeddingStore(tmp_path / "protein" / "s")) == [sequence_key("MKV", "protein")]
+    with pytest.raises(CacheError, match="is a whole cache"):
+        build_cache(records, FakeEncoder(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["protein"]
+    with pytest.raises(InvalidSettingError, match="encoder is the name 'esm2-8m'"):
+        build_cache(records, "esm2-8m", tmp_path / "x")  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def test_credentials_that_are_not_read_or_not_there_are_said(monkeypatch: pytest
         open_files("s3://bucket/a").exists("zarr.json")
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")  # or the machine is asked for a role
     monkeypatch.delenv("AWS_PROFILE")
-    with pytest.raises(CacheError, match="AWS_ACCESS_KEY_ID is not set"):
+    with pytest.raises(CacheError, match=r"nobody answers at 127\.0\.0\.1:9"):
         open_files("s3://bucket/a").exists("zarr.json")
     monkeypatch.setenv("AWS_PROFILE", "x")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "keys win over a profile")

@@ -1,3 +1,4 @@
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,9 @@ def test_an_unknown_benchmark_is_refused_with_the_names_there_are(run_all: Any) 
 
 def test_every_script_exists(run_all: Any) -> None:
     assert [script.file for script in run_all.SCRIPTS if not (BENCHMARKS / script.file).is_file()] == []
+
+
+def test_every_script_of_the_page_of_measurements_is_run(run_all: Any) -> None:
+    page = (BENCHMARKS.parent / "docs" / "about" / "measured.md").read_text()
+    named = set(re.findall(r"`(\w+\.py)`", page)) - {"run_all.py"}
+    assert len(named) > 15 and named <= {script.file for script in run_all.SCRIPTS}

@@ -2,6 +2,7 @@ import bz2
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from damage_bytes import END_OF_BGZF, bgzf
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedcache.errors import InvalidInputError, InvalidSequenceError, UnknownNameError
-from embedcache.sequences import Modality, normalise, read_fasta, read_header, sequence_key
+from embedcache.sequences import Modality, SequenceRecord, normalise, normalised, read_fasta, read_header, sequence_key
 
 
 def write(path: Path, text: str) -> Path:
@@ -229,3 +230,23 @@ def test_a_key_depends_on_letters_and_modality_only() -> None:
     assert len(keys) == 9 and {len(key) for key in keys} == {16}
     # the key is a promise to every cache on disk
     assert sequence_key("ACGT", "rna").hex() == "0e3ae6443137a2e056b9da9ded561e6d"
+
+
+@pytest.mark.parametrize(
+    ("sequence", "modality", "found"),
+    [
+        ("mkv*", "protein", "MKV"),
+        ("ACGU", "rna", "ACGT"),
+        ("MK1V", "protein", r"record 'a': protein sequence has '1' at position 2"),
+        ("", "protein", "record 'a': protein sequence is empty"),
+        (None, "protein", "is no SequenceRecord of letters. Give SequenceRecord(id, letters, modality)"),
+    ],
+)
+def test_records_from_anywhere_are_brought_to_the_one_form(sequence: Any, modality: Modality, found: str) -> None:
+    record = SequenceRecord("a", sequence, modality)
+    if found.isalpha():
+        assert normalised(record) == SequenceRecord("a", found, modality)
+    else:
+        with pytest.raises(InvalidSequenceError) as error:
+            normalised(record)
+        assert found in str(error.value)

@@ -6,14 +6,13 @@ is sent in one piece, so that no incomplete multipart upload can be left behind.
 """
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from functools import cached_property
-from typing import Any, ParamSpec, TypeVar
+from functools import cached_property, partial
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -21,14 +20,19 @@ from numpy.typing import NDArray
 
 from embedcache.errors import CacheError, InvalidSettingError
 from embedcache.place import ObjectUrl
+from embedcache.store.answers import ENDPOINTS, server_address, what_went_wrong, when_answered
 from embedcache.store.status import FileStatus
 
 __all__ = ["ObjectFiles"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 REQUESTS_AT_ONCE = 16
 MOST_RETRIES = 6
+"""Before the first answer: about a second, in which a wrong address shows."""
+OUTAGE_SECONDS = 180
+"""How long a server that has answered before may be gone."""
+_answered: set[tuple[str, str]] = set()
+"""Servers and buckets that have answered this process."""
 _first_process: list[int] = []
 """Where this process or one that it was forked from first used obstore, whose threads all clients share."""
 
@@ -43,8 +47,25 @@ class ObjectFiles:
     def __reduce__(self) -> tuple[type["ObjectFiles"], tuple[ObjectUrl]]:
         return ObjectFiles, (self.place,)  # the client stays: it knows credentials
 
-    @cached_property
+    @property
     def _client(self) -> Any:
+        return self._patient if self._server in _answered else self._hasty
+
+    @cached_property
+    def _server(self) -> tuple[str, str]:
+        return server_address(), urlsplit(self.place.url).netloc
+
+    @cached_property
+    def _hasty(self) -> Any:
+        return self._open({"max_retries": MOST_RETRIES, "retry_timeout": timedelta(seconds=60)})
+
+    @cached_property
+    def _patient(self) -> Any:
+        slower = {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=10), "base": 2}
+        outage = timedelta(seconds=OUTAGE_SECONDS)
+        return self._open({"max_retries": 10 * OUTAGE_SECONDS, "retry_timeout": outage, "backoff": slower})
+
+    def _open(self, patience: Any) -> Any:
         try:
             from obstore.store import from_url
         except ImportError as error:
@@ -57,25 +78,28 @@ class ObjectFiles:
             options["allow_http"] = True  # options given here hide those of the environment
         _check_endpoints(is_http)
         _check_profile()
-        patience: Any = {"max_retries": MOST_RETRIES, "retry_timeout": timedelta(seconds=60)}
-        return self._call(from_url, str(self.place), client_options=options, retry_config=patience)
+        return self._call(from_url, str(self.place), client_options=options, retry_config=patience, asks=False)
 
-    def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """One request; what goes wrong is told in one line without addresses or keys that the server repeats."""
+    def _call(self, function: Callable[..., T], *args: Any, asks: bool = True, **kwargs: Any) -> T:
+        """One request, or without ``asks`` something else that may fail as one does."""
         from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 
         self.check_process()
         try:
-            return function(*args, **kwargs)
+            found = when_answered(partial(function, *args, **kwargs), self.place) if asks else function(*args, **kwargs)
         except AlreadyExistsError:
+            _answered.add(self._server)
             raise
-        except (FileNotFoundError, NotFoundError):
+        except (FileNotFoundError, NotFoundError) as error:
+            if "NoSuchBucket" in str(error):
+                raise CacheError(f"{self.place}: {what_went_wrong(error, self.place)}") from None
+            _answered.add(self._server)
             raise FileNotFoundError(f"{self.place} has no such object") from None
         except (BaseError, PermissionError, ValueError) as error:
-            raise CacheError(
-                f"{self.place}: the object store refused or did not answer ({_reason(error)}). Check the address, "
-                f"AWS_ENDPOINT_URL and {_credentials()}, then run the same command again."
-            ) from None
+            raise CacheError(f"{self.place}: {what_went_wrong(error, self.place)}") from None
+        if asks:
+            _answered.add(self._server)
+        return found
 
     def check_process(self) -> None:
         """Raise CacheError in a process that was forked: it has no part in the threads of the client."""
@@ -167,7 +191,7 @@ class ObjectFiles:
 
 def _check_endpoints(is_http: bool) -> None:
     """Refuse an address of a server that obstore panics at or cannot reach; never repeated, it may hold a password."""
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"):
+    for name in ENDPOINTS:
         parts = urlsplit(os.environ.get(name, "https://there.is.none"))
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise InvalidSettingError(
@@ -187,19 +211,3 @@ def _check_profile() -> None:
             "AWS_PROFILE in the environment names a profile, which is not read here. Put its keys into the environment "
             '(eval "$(aws configure export-credentials --format env)"), or unset AWS_PROFILE.'
         )
-
-
-def _credentials() -> str:
-    if os.environ.get("AWS_ACCESS_KEY_ID"):
-        return "the credentials in the environment"
-    return "the credentials (AWS_ACCESS_KEY_ID is not set, which is right only where this machine has a role)"
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of an error, without the address that was asked for; of an XML answer only its code."""
-    text = str(error).strip()
-    first = (text.splitlines() or [""])[0].partition(": <?xml")[0]
-    if code := re.search(r"<Code>(\w+)</Code>", text):
-        first += f", {code[1]}"  # such as NoSuchBucket
-    words = [word for word in first.split() if "://" not in word and "Signature" not in word]
-    return f"{type(error).__name__}: {' '.join(words)[:200]}"
