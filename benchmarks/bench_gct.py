@@ -1,9 +1,12 @@
-"""Speed and memory of reading a GTEx-like GCT file: python benchmarks/bench_gct.py [rows] [samples].
+"""Speed and memory of reading a GTEx-like GCT file of drawn values.
 
-Prints MB/s of uncompressed text for a plain and a gzip-compressed file, the same for a bare split-and-float loop
-over the plain file, and the growth of peak memory when the number of rows doubles.
+Measured are MB/s of uncompressed text for a plain and a gzip-compressed file, both over a bare split-and-float loop on
+the plain file, and how much peak memory grows for a MB more of text when the number of rows doubles.
+
+    python benchmarks/bench_gct.py [--rows 1000] [--samples 17000] [--json]
 """
 
+import argparse
 import gzip
 import resource
 import subprocess
@@ -14,8 +17,44 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from report import Result, add_json_option, report
 
 from embedcache.expression import read_gct
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000)
+    parser.add_argument("--samples", type=int, default=17_000, help="as many as GTEx v8 has, or nearly")
+    parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)  # given to the processes whose memory is measured
+    add_json_option(parser)
+    options = parser.parse_args()
+    if options.peak is not None:
+        read_gct(options.peak, options.peak.parent / "samples.tsv")
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        report(measure(Path(folder), options.rows, options.samples), options.json)
+
+
+def measure(folder: Path, n_rows: int, n_samples: int) -> list[Result]:
+    path = write_gct(folder, n_rows, n_samples)
+    half = write_gct(folder, n_rows // 2, n_samples)
+    packed = folder / "packed.gct.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes(), 5))
+    size_mb = path.stat().st_size / 1e6
+    plain = seconds(lambda: read_gct(path, folder / "samples.tsv"))
+    zipped = seconds(lambda: read_gct(packed, folder / "samples.tsv"))
+    loop = seconds(lambda: floats(path))
+    grown = peak_mb(path) - peak_mb(half)
+    note = f"{n_rows:,} rows of {n_samples:,} samples, {size_mb:.0f} MB"
+    return [
+        Result("GCT, MB/s of text, plain", round(size_mb / plain, 1), note=note),
+        Result("GCT, MB/s of text, gzip", round(size_mb / zipped, 1)),
+        Result("GCT, time of a bare loop over ours, plain", loop / plain),
+        Result("GCT, time of a bare loop on plain text over ours on gzip", loop / zipped),
+        Result("GCT, MB of peak memory for a MB more of text", round(grown / (size_mb / 2), 3), better="lower"),
+    ]
 
 
 def write_gct(folder: Path, n_rows: int, n_samples: int) -> Path:
@@ -52,29 +91,5 @@ def peak_mb(path: Path) -> float:
     return float(done.stdout)
 
 
-def main(n_rows: int = 1_000, n_samples: int = 17_000) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        path = write_gct(folder, n_rows, n_samples)
-        half = write_gct(folder, n_rows // 2, n_samples)
-        packed = folder / "packed.gct.gz"
-        packed.write_bytes(gzip.compress(path.read_bytes(), 5))
-        size_mb = path.stat().st_size / 1e6
-        plain = seconds(lambda: read_gct(path, folder / "samples.tsv"))
-        zipped = seconds(lambda: read_gct(packed, folder / "samples.tsv"))
-        loop = seconds(lambda: floats(path))
-        print(f"{n_rows} rows x {n_samples} samples, {size_mb:.0f} MB")
-        print(
-            f"plain {size_mb / plain:.0f} MB/s, gzip {size_mb / zipped:.0f} MB/s, bare loop {size_mb / loop:.0f} MB/s"
-        )
-        print(f"ratio to the bare loop: plain {loop / plain:.1f}, gzip {loop / zipped:.1f}")
-        grown = peak_mb(path) - peak_mb(half)
-        print(f"peak memory grew by {grown:.1f} MB for {size_mb / 2:.0f} MB more of text")
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--peak"]:
-        read_gct(Path(sys.argv[2]), Path(sys.argv[2]).parent / "samples.tsv")
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
-    else:
-        main(*map(int, sys.argv[1:]))
+    main()

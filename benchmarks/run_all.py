@@ -8,7 +8,7 @@ script fails, else 0. Where there is a CUDA device, the build is measured on it 
     pip install fair-esm sentence-transformers biotrainer h5py zarr 'moto[server]' 'isoheads[s3]'
     python benchmarks/run_all.py [--only read,write] [--quick] [--markdown] [--peers-python OTHER/bin/python]
 
-About 40 minutes on two cores; ``--quick`` takes 8 and is for seeing that everything runs: its figures are rough.
+About 45 minutes on two cores; ``--quick`` takes about 10 and is for seeing that everything runs: its figures are rough.
 """
 
 import argparse
@@ -56,13 +56,18 @@ SCRIPTS = (  # in the order of the table
     Script("memory", "bench_memory.py", (), ("--megabytes", "200")),
     Script("write", "bench_write.py", (), ("--tasks", "8")),
     Script("files", "bench_files.py", (), ("--megabytes", "500")),
+    Script("gct", "bench_gct.py", (), ("--rows", "100")),
     Script("objects", "bench_objects.py", (), ("--megabytes", "60", "--batches", "2")),
     Script("training", "bench_training.py", (), ("--transcripts", "200", "--rounds", "3", "--sequences", "1")),
     Script("sweep", "bench_sweep.py", ("--alone", "4"), ("--alone", "2", "--rounds", "1", "--transcripts", "600")),
     Script("by-hand", "by_hand.py", (), ("--transcripts", "150", "--epochs", "1")),
     Script("finetune", "bench_finetune.py", (), ("--deep", "esm2-35m", "--rounds", "1", "--batch-size", "4")),
+    Script("shard", "bench_shard.py", (), ("--encoder", "esm2-8m", "--rounds", "1")),
     Script("planted-motif", "planted_motif.py", (), ("--seeds", "1")),
     Script("attention", "bench_attention.py", (), ("--rounds", "1")),
+    Script("bootstrap", "bench_bootstrap.py", (), ("--rounds", "1", "--loop", "1")),
+    Script("null-studies", "null_studies.py"),
+    Script("kill-builds", "kill_builds.py", ("--kills", "20"), ("--kills", "5")),
     Script("kill-sweeps", "kill_sweeps.py", (), ("--kills", "3", "--epochs", "20")),
 )
 
