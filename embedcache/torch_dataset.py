@@ -149,6 +149,8 @@ class EmbeddingDataset(torch.utils.data.Dataset[TokenSample]):
             found.samples["transcript_id"].tolist(), found.samples["split"].tolist(), split, transcripts
         )
         stores, keys = dict[str, StoreLike](), dict[str, Sequence[KeyLike]]()
+        if isinstance(modalities, str) or isinstance(encoders, str):
+            raise InvalidInputError("modalities are a list, such as ['rna'], encoders a dict, {'rna': 'nt-v2-250m'}.")
         modalities = modalities or found.modalities
         if unread := [name for name in encoders or () if name not in modalities]:
             raise InvalidInputError(

@@ -37,6 +37,8 @@ def in_order(modalities: Iterable[Modality], what: str) -> tuple[Modality, ...]:
         UnknownNameError: One that there is not.
         InvalidSettingError: None, or one of them twice.
     """
+    if isinstance(modalities, str):
+        raise InvalidSettingError(f"{what} the text {modalities!r}. Give a list, such as ['rna', 'protein'].")
     chosen = tuple(modalities)
     for name in chosen:
         check_modality(name)

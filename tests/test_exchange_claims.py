@@ -271,7 +271,7 @@ def test_what_our_own_file_says_is_followed_and_not_contradicted() -> None:
     spec = claimed(np.ones((7, 5), "f4"), record, encoder="fake", layer=3)
     assert (spec.layer, spec.name, spec.architecture) == (3, "fake", {"layers": 6})
     assert layers_of("esm2-8m") == 6 and layers_of("mine") == 0
-    for said, name in (({"layer": 2}, "layer is 3, not 2"), ({"encoder": "other"}, "name is 'fake', not 'other'")):
+    for said, name in (({"layer": 2}, "layer is 3, not 2"), ({"encoder": "other"}, "encoder is 'fake', not 'other'")):
         with pytest.raises(InvalidInputError, match=f"The file says that its {name}"):
             claimed(np.ones((7, 5), "f4"), record, **{"encoder": "fake", **said})
     last = replace(record, layer=-1)

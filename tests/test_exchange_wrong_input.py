@@ -145,7 +145,9 @@ def test_a_claim_against_our_own_record_is_told(
     study.export(name, tmp_path / "out")
     with pytest.raises(EmbedCacheError, match=r"says that its|layer in"):
         study.import_(name, tmp_path / "out", tmp_path / "cache", claim={setting: value})
-    with pytest.raises(InvalidInputError, match="says that its name is 'fake', not 'esm2-8m'"):
+    with pytest.raises(
+        InvalidInputError, match=r"says that its encoder is 'fake', not 'esm2-8m'. Claim what it says.$"
+    ):
         study.import_(name, tmp_path / "out", tmp_path / "cache", encoder="esm2-8m", claim={"layer": 1})
     assert not (tmp_path / "cache").exists()
 

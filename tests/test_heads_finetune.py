@@ -234,6 +234,7 @@ def test_a_head_on_other_encoders_than_its_own_is_told(
         ({"learning_rate": 0.0}, "encoder_learning_rate is 0.0"),
         ({"ema": 1.0}, "ema is 1.0. Give a number from 0 on, below 1"),
         ({"modalities": ()}, "Name at least one modality"),
+        ({"modalities": "rna"}, r"the text 'rna'\. Give a list"),
         ({"modalities": ("rna", "RNA")}, "RNA"),
         ({"lora_rank": 0}, "lora_rank is 0"),
     ],

@@ -115,8 +115,9 @@ def _from_record(claim: Claim, record: EncoderSpec, modality: Modality) -> Encod
     for field, value in said.items():
         if value is not None and value != getattr(record, field):
             raise InvalidInputError(
-                f"The file says that its {field.replace('_', ' ')} is {getattr(record, field)!r}, not {value!r}. "
-                "Claim what it says, or leave the option out."
+                f"The file says that its {'encoder' if field == 'name' else field.replace('_', ' ')} is "
+                f"{getattr(record, field)!r}, not {value!r}. Claim what it says"
+                f"{'.' if field == 'name' else ', or leave the option out.'}"
             )
     return record
 

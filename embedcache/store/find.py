@@ -100,9 +100,12 @@ def _not_built(cache: str | Place, modality: Modality, encoder: str, built: Sequ
 
 
 def _told_apart(places: Sequence[Place]) -> str:
-    """Each store with the settings in which it differs from another one."""
+    """Each store, with the settings in which it differs from another one of its encoder."""
     specs = [read_layout(open_files(place)).spec for place in places]
-    different = sorted({name for spec in specs for name in spec.differing(specs[0])} - {"architecture"})
-    said = [{name: value for name in different if (value := getattr(spec, name)) != ""} for spec in specs]
-    settings = [", ".join(f"{name} {value}" for name, value in one.items()) for one in said]
-    return "; ".join(f"{place.name} ({text})" for place, text in zip(places, settings, strict=True))
+    told = []
+    for place, spec in zip(places, specs, strict=True):
+        others = [one for one in specs if one.name == spec.name]
+        different = sorted({name for one in others for name in one.differing(others[0])} - {"architecture"})
+        settings = ", ".join(f"{name} {value}" for name in different if (value := getattr(spec, name)) != "")
+        told.append(f"{place.name} ({settings})" if settings else place.name)
+    return "; ".join(told)
