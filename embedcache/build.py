@@ -13,7 +13,6 @@ from embedcache.embedding import Embedder
 from embedcache.encoders.selftest import check_encoder
 from embedcache.encoders.spec import Encoder
 from embedcache.errors import CacheDamagedError, CacheError, InvalidSettingError, SkippedError
-from embedcache.info import format_bytes
 from embedcache.interrupt import stop_requests
 from embedcache.place import Place, parse_place
 from embedcache.plan import Plan, make_plan
@@ -28,6 +27,7 @@ from embedcache.store.leases import TTL_SECONDS, Leases
 from embedcache.store.quarantine import Poisoned, read_quarantine, release
 from embedcache.store.read import EmbeddingStore
 from embedcache.store.tasks import Task, settle_tasks
+from embedcache.units import format_bytes
 from embedcache.work import Worker, committed_everywhere
 
 __all__ = ["BuildReport", "build_cache", "build_products"]

@@ -11,7 +11,6 @@ from embedcache.encoders.spec import EncoderSpec
 from embedcache.errors import CacheError
 from embedcache.estimate_size import Size, count_sizes
 from embedcache.estimate_time import count_windows, drawn_options, try_out
-from embedcache.info import format_bytes
 from embedcache.job import BuildJob
 from embedcache.modality import choose_encoder, dataset_records
 from embedcache.place import Place, parse_place
@@ -23,6 +22,7 @@ from embedcache.store.find import list_stores, store_path
 from embedcache.store.layout import new_layout, read_layout
 from embedcache.store.quarantine import quarantined_keys
 from embedcache.store.read import EmbeddingStore
+from embedcache.units import format_bytes
 
 __all__ = ["Estimate", "StoreEstimate", "estimate_job"]
 

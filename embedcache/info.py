@@ -18,11 +18,12 @@ from embedcache.store.layout import ENTRY
 from embedcache.store.quarantine import read_quarantine
 from embedcache.store.read import EmbeddingStore
 from embedcache.store.rounding import join_rounding
+from embedcache.units import format_bytes
 
 if TYPE_CHECKING:  # pandas is slow to import, and only a dataset needs it
     from embedcache.dataset import Dataset
 
-__all__ = ["DatasetUse", "StoreInfo", "describe_cache", "format_bytes", "format_cache"]
+__all__ = ["DatasetUse", "StoreInfo", "describe_cache", "format_cache"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,12 +248,3 @@ def _notes(store: StoreInfo) -> list[str]:
             f"{format_bytes(use.size_bytes)}, {format_bytes(use.saved_bytes)} saved because none is embedded twice"
         )
     return notes
-
-
-def format_bytes(n: float) -> str:
-    """Bytes with a decimal unit."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if round(n, 1) < 1000:
-            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"

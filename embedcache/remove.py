@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.errors import CacheDamagedError, CacheError
-from embedcache.info import format_bytes
 from embedcache.place import Place, parse_place
 from embedcache.store.disk import disk_errors
 from embedcache.store.files import Files, open_files
 from embedcache.store.holders import living_holders
 from embedcache.store.index import load_entries
+from embedcache.units import format_bytes
 
 __all__ = ["Removal", "describe_removal", "remove_store"]
 

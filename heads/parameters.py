@@ -14,7 +14,7 @@ from embedcache.errors import EmbedCacheError, InvalidSettingError
 from embedcache.sequences import check_modality
 from heads.checks import MANY, within
 from heads.config import ModelConfig, SplitConfig, TrainConfig
-from heads.settings import FIELDS
+from heads.settings import FIELDS, wrong_kind
 
 __all__ = ["check_parameters", "parameters_named"]
 
@@ -54,18 +54,18 @@ def check_parameters(values: Mapping[str, Any]) -> None:
     for name, default in _DEFAULTS.items():
         value = values[name]
         if type(default) is bool and not isinstance(value, bool | np.bool_):
-            raise _wrong(name, value, "True or False")
+            raise wrong_kind(name, value, "True or False")
         if type(default) is float and not _is_number(value):
-            raise _wrong(name, value, "a number")
+            raise wrong_kind(name, value, "a number")
         if type(default) is str and not isinstance(value, str):
-            raise _wrong(name, value, "a text")
+            raise wrong_kind(name, value, "a text")
     if values["clip"] is not None and not _is_number(values["clip"]):
-        raise _wrong("clip", values["clip"], "a number or None")
+        raise wrong_kind("clip", values["clip"], "a number or None")
     within(0, MANY, "split_seed", values["split_seed"])
     _check_places(values)
     modalities = values["modalities"]
     if modalities is not None and (isinstance(modalities, str) or not isinstance(modalities, Iterable)):
-        raise _wrong("modalities", modalities, "a sequence such as ('dna', 'rna')")
+        raise wrong_kind("modalities", modalities, "a sequence such as ('dna', 'rna')")
     _check_weights(values["tissue_weights"])
     _check_by_modality("blocks", values["blocks"], "columns by modality, such as {'rna': 768}", _is_count)
     _check_by_modality("encoders", values["encoders"], "names by modality, such as {'rna': 'nt-v2-250m'}", _is_text)
@@ -85,7 +85,7 @@ def _check_places(values: Mapping[str, Any]) -> None:
             )
         return
     if not isinstance(dataset, str | os.PathLike):
-        raise _wrong("dataset", dataset, "the path of its directory")
+        raise wrong_kind("dataset", dataset, "the path of its directory")
     if values["cache"] is None:
         raise InvalidSettingError("dataset is given and cache is None. Give the cache that its rows are read from.")
     if values["blocks"] is not None:
@@ -100,14 +100,14 @@ def _check_weights(weights: Any) -> None:
     except (TypeError, ValueError):
         fine = False
     if not fine:
-        raise _wrong("tissue_weights", weights, "pairs such as (('Liver', 2.0),)")
+        raise wrong_kind("tissue_weights", weights, "pairs such as (('Liver', 2.0),)")
 
 
 def _check_by_modality(name: str, values: Any, wanted: str, is_fine: Callable[[Any], bool]) -> None:
     if values is None:
         return
     if not isinstance(values, Mapping) or not values or not all(map(is_fine, values.values())):
-        raise _wrong(name, values, f"{wanted}, or None")
+        raise wrong_kind(name, values, f"{wanted}, or None")
     for modality in values:
         check_modality(modality)
 
@@ -122,7 +122,3 @@ def _is_text(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _wrong(name: str, value: Any, wanted: str) -> InvalidSettingError:
-    return InvalidSettingError(f"{name} is {value!r}. Give {wanted}.")

@@ -1,8 +1,6 @@
 """Predicting expression for any dataset whose sequences are in the cache."""
 
 import json
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +14,11 @@ from numpy.typing import NDArray
 from embedcache.dataset import Dataset, read_dataset
 from embedcache.errors import InvalidInputError
 from embedcache.place import Place
-from embedcache.store.files import sync_directory
+from embedcache.store.files import replace_file
 from heads.by_kernel import predict_by_kernel
 from heads.data import CachedDataset
 from heads.inference import predict_finite
+from heads.our_files import is_our_table
 from heads.setup import provenance
 from heads.trained import TrainedRun, load_trained
 
@@ -136,29 +135,17 @@ def _check_output(output: Path) -> None:
         return
     if output.is_dir():
         raise InvalidInputError(f"{output} is a directory. Give the name of a file, such as predictions.parquet.")
-    try:
-        ours = _ENTRY in (pq.read_schema(output).metadata or {})
-    except (OSError, pa.ArrowException):
-        ours = False
-    if not ours:
+    if not is_our_table(output, _ENTRY):
         raise InvalidInputError(f"{output} exists and holds no predictions. Choose another output, or remove it.")
 
 
 def _write(table: pa.Table, output: Path) -> None:
-    """Write under a hidden name, flush, then rename: nobody sees half a file."""
-    temporary = output.with_name(f".{output.name}.{secrets.token_hex(8)}")
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(output)
-        sync_directory(output.parent)
+        replace_file(output, [sink.getvalue()])
     except OSError as error:
         raise InvalidInputError(
             f"{output} cannot be written: {error.strerror or error}. Choose another output, or free space."
         ) from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()

@@ -13,7 +13,7 @@ from embedcache.errors import InvalidSettingError, UnknownNameError
 from embedcache.sequences import MODALITIES, Modality
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 
-__all__ = ["FIELDS", "SPLIT_NAMES", "RunSettings"]
+__all__ = ["FIELDS", "SPLIT_NAMES", "RunSettings", "wrong_kind"]
 
 SPLIT_NAMES = {
     "split": "unit",
@@ -114,11 +114,11 @@ def _read(name: str, value: Any) -> Any:
     if name == "modalities":
         names = value.split(",") if isinstance(value, str) else value
         if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
-            raise _wrong_kind(name, value, 'a list such as ["dna", "rna"], or "dna,rna"')
+            raise wrong_kind(name, value, 'a list such as ["dna", "rna"], or "dna,rna"')
         return tuple(one.strip() for one in names)
     if name == "tissue_weights":
         if not isinstance(value, Mapping) or not all(_is_number(one) for one in value.values()):
-            raise _wrong_kind(name, value, "a table such as {Liver = 2.0}")
+            raise wrong_kind(name, value, "a table such as {Liver = 2.0}")
         return tuple(value.items())
     if name in _OPTIONAL and value == "none":
         return None
@@ -127,7 +127,7 @@ def _read(name: str, value: Any) -> Any:
         return float(value)
     if type(value) is not kind:
         words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes"}
-        raise _wrong_kind(name, value, words[kind] + (' or "none"' if name in _OPTIONAL else ""))
+        raise wrong_kind(name, value, words[kind] + (' or "none"' if name in _OPTIONAL else ""))
     return value
 
 
@@ -135,5 +135,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _wrong_kind(name: str, value: Any, wanted: str) -> InvalidSettingError:
+def wrong_kind(name: str, value: Any, wanted: str) -> InvalidSettingError:
+    """The error of a setting whose value is of another kind than ``wanted`` says."""
     return InvalidSettingError(f"{name} is {value!r}. Give {wanted}.")

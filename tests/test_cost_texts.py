@@ -156,4 +156,7 @@ def test_a_cache_that_is_none_is_told(tmp_path: Path) -> None:
         describe_cache(tmp_path / "file")
     with pytest.raises(CacheError, match=r"none does not exist\. Run `embedcache build`"):
         describe_cache(tmp_path / "none")
-    assert describe_cache(tmp_path) == []
+    with pytest.raises(CacheError, match=r"holds no stores\. Give the root of a cache"):
+        describe_cache(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert describe_cache(tmp_path / "empty") == []

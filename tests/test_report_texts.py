@@ -15,13 +15,13 @@ from embedcache.convert import ConvertReport, _full_shards
 from embedcache.engines.run import WorkerEnd, _together
 from embedcache.errors import CacheDamagedError, CacheError, CacheMismatchError, SkippedError
 from embedcache.estimate import _duration
-from embedcache.info import format_bytes
 from embedcache.merge import MergedStore, MergeReport
 from embedcache.store.care import Damage, StoreCheck
 from embedcache.store.layout import ENTRY
 from embedcache.store.quarantine import Poisoned
 from embedcache.store.rounding import join_rounding
 from embedcache.store.transfer import Load
+from embedcache.units import format_bytes
 
 # Numbers
 

@@ -13,11 +13,11 @@ from embedcache.errors import CacheError, InvalidSettingError
 from embedcache.exchange.formats import ExportOptions, exchange_format
 from embedcache.exchange.output import check_new, new_output
 from embedcache.exchange.source import ExportSource, open_source
-from embedcache.info import format_bytes
 from embedcache.place import Place
 from embedcache.sequences import Modality
 from embedcache.store.find import find_store
 from embedcache.store.read import EmbeddingStore
+from embedcache.units import format_bytes
 
 __all__ = ["ExportReport", "export_embeddings"]
 

@@ -17,7 +17,6 @@ from embedcache.exchange.check import Checked, check_entries, take
 from embedcache.exchange.claim import Claim, claimed_spec, layers_of
 from embedcache.exchange.formats import EmbeddingFile, Entry, ReadOptions, exchange_format
 from embedcache.exchange.wanted import Wanted, read_wanted
-from embedcache.info import format_bytes
 from embedcache.interrupt import stop_at_once, stop_requests
 from embedcache.place import Place, check_local
 from embedcache.progress import Progress
@@ -25,6 +24,7 @@ from embedcache.sequences import Modality
 from embedcache.store import EmbeddingStore, commit_task, create_store, store_path, write_index
 from embedcache.store.files import open_files
 from embedcache.store.layout import Array, Layout
+from embedcache.units import format_bytes
 
 __all__ = ["ImportReport", "import_embeddings"]
 

@@ -15,7 +15,7 @@ from embedcache.store.files import replace_file
 from heads.interpret.attention.findings import AttentionFindings, attention_table
 from heads.interpret.attention.svg import MARK, attention_page
 from heads.interpret.attention.text import attention_text
-from heads.interpret.ours import is_our_page, is_our_table
+from heads.our_files import is_our_page, is_our_table
 
 __all__ = ["AttentionResult", "check_outputs", "write_attention"]
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from embedcache.errors import InvalidInputError
 from embedcache.store.files import replace_file
 from heads.interpret.explain.page import MARK
-from heads.interpret.ours import is_our_page, is_our_table
+from heads.our_files import is_our_page, is_our_table
 
 __all__ = ["ENTRY", "Outputs"]
 
