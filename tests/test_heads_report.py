@@ -291,5 +291,5 @@ def test_thirty_tissues_and_twenty_arms_with_long_names_fit(dataset: Dataset, tm
     write_json(tmp_path / "sweep.json", {"format": "isoheads-sweep", "version": 1, "name": "large", "arms": []})
     write_json(tmp_path / "table.json", make_table(arms, tissues, reference=arms[0]["name"]))
     page = page_of(tmp_path)
-    assert sum(tag == "svg" for tag, _ in page.elements) == 2 + 2 + 20 + 20
+    assert sum(tag == "svg" for tag, _ in page.elements) == 2 * (2 + 2) + 20 + 20  # forests also for phones
     assert "\u2026" in page.words and arms[7]["name"] in page.words  # shortened in pictures, whole in the table

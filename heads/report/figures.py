@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from heads.report.content import Arm, Difference, Estimate, Report
+from heads.report.forest import WIDE, Layout, draw_forest
 from heads.report.svg import Axis, figure, label, line, ticks, whisker
 from heads.report.words import interval, number, p_value, typeset
 
 __all__ = ["forest", "forest_rows", "scores_forest", "tissue_bars"]
 
 METRICS = {"r2": "R2", "spearman": "Spearman"}
-_ROW = 24
 
 
 def forest_rows(report: Report, metric: str) -> list[tuple[Arm, Difference]]:
@@ -18,17 +18,19 @@ def forest_rows(report: Report, metric: str) -> list[tuple[Arm, Difference]]:
     return [(arm, arm.differences[metric]) for arm in arms if metric in arm.differences]
 
 
-def forest(report: Report, metric: str) -> str:
+def forest(report: Report, metric: str, layout: Layout = WIDE) -> str:
     """Differences of one metric with 95% intervals, zero marked, numbers beside; empty without any."""
     rows = forest_rows(report, metric)
     if not rows:
         return ""
     lines = [(arm, found, _p_values(found)) for arm, found in rows]
     title = f"{METRICS[metric]}: {report.difference}, 95% interval"
-    return _forest(title, lines, sign="+", zero=True, n_arms=sum(arm.kind == "arm" for arm, _ in rows))
+    return draw_forest(
+        title, lines, sign="+", zero=True, n_arms=sum(arm.kind == "arm" for arm, _ in rows), layout=layout
+    )
 
 
-def scores_forest(report: Report, metric: str, below: Sequence[str] = ()) -> str:
+def scores_forest(report: Report, metric: str, below: Sequence[str] = (), layout: Layout = WIDE) -> str:
     """The scores themselves with 95% intervals, and lines of text below; empty if nothing was scored."""
     arms = [arm for arm in (*report.arms_only, *report.baselines) if getattr(arm, metric) is not None]
     if not arms:
@@ -37,7 +39,7 @@ def scores_forest(report: Report, metric: str, below: Sequence[str] = ()) -> str
     lines = [(arm, getattr(arm, metric), _planted(arm) if planted else "") for arm in arms]
     title = f"{METRICS[metric]}, mean over tissues, 95% interval{'; bar: planted' if planted else ''}"
     n_arms = sum(arm.kind == "arm" for arm in arms)
-    return _forest(title, lines, sign="", zero=planted, planted=planted, n_arms=n_arms, below=below)
+    return draw_forest(title, lines, sign="", zero=planted, planted=planted, n_arms=n_arms, below=below, layout=layout)
 
 
 def _planted(arm: Arm) -> str:
@@ -49,46 +51,6 @@ def _p_values(found: Difference) -> str:
         return ""
     holm = f" (Holm {p_value(found.p_holm)})" if found.p_holm is not None else ""
     return f"p {p_value(found.p)}{holm}"
-
-
-def _forest(
-    title: str,
-    lines: Sequence[tuple[Arm, Estimate | Difference, str]],
-    *,
-    sign: str,
-    zero: bool,
-    n_arms: int,
-    planted: bool = False,
-    below: Sequence[str] = (),
-) -> str:
-    """Rows of names, intervals and numbers, and bars at what was planted; a rule between arms and baselines."""
-    left, right, width, top = 236, 640, 980, 22
-    values = [x for _, found, _ in lines for x in (found.estimate, found.low, found.high)]
-    values += [arm.planted_r2 for arm, _, _ in lines] if planted else []
-    axis = Axis.around(values, left, right, least=-1, most=1, zero=zero)
-    bottom = top + len(lines) * _ROW
-    body = [label(0, 12, title, css="title")]
-    for value, text in ticks(axis.low, axis.high, 6):
-        css = "zero" if zero and abs(value) < 1e-12 else "grid"
-        body += [line(axis(value), top, axis(value), bottom, css),
-                 label(axis(value), bottom + 15, text, anchor="middle", css="tick")]  # fmt: skip
-    for i, (arm, found, beside) in enumerate(lines):
-        y = top + (i + 0.5) * _ROW
-        if i == n_arms and i:
-            body.append(line(0, y - _ROW / 2, width, y - _ROW / 2, "rule"))
-        css = "arm" if arm.kind == "arm" else "base"
-        body.append(label(left - 12, y + 4, arm.name, anchor="end", width=left - 14))
-        if planted and arm.planted_r2 is not None:
-            body.append(line(axis(arm.planted_r2), y - 9, axis(arm.planted_r2), y + 9, "planted"))
-        body.append(whisker(axis, y, found.low, found.high, f"{css} whisker"))
-        if found.estimate is not None and not axis.cuts(found.estimate):
-            body.append(f'<circle class="{css} dot" cx="{axis(found.estimate):.1f}" cy="{y:.1f}" r="4.5"/>')
-        body.append(label(right + 14, y + 4, typeset(interval(found, sign)), css="number"))
-        if beside:
-            body.append(label(right + 178, y + 4, beside, css="number"))
-    spoken = "; ".join(f"{arm.name} {interval(found, sign)} {beside}".strip() for arm, found, beside in lines)
-    body += [label(0, bottom + 40 + 17 * i, text, width=width) for i, text in enumerate(below)]
-    return figure(width, bottom + 22 + (17 * len(below) + 8 if below else 0), title, spoken, body)
 
 
 def tissue_bars(arm: Arm, tissues: Sequence[str], metric: str, axis_of: Sequence[Arm]) -> str:

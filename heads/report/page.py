@@ -7,6 +7,7 @@ from typing import Any
 from heads.report.charts import against_measured, expression, learning_curves
 from heads.report.content import Arm, Report
 from heads.report.figures import forest, scores_forest, tissue_bars
+from heads.report.forest import NARROW
 from heads.report.style import STYLE
 from heads.report.tables import Table, details_table, html_table, results_table, settings_table, story
 from heads.report.words import as_html, plain
@@ -73,15 +74,17 @@ def _results(report: Report) -> str:
     tables = [html_table(results_table(report), caption, "results")]
     if (details := details_table(report)) is not None:
         tables.append(html_table(details, "More of the same rows", "results"))
-    plots = [f'<figure class="wide">{plot}</figure>' for metric in ("r2", "spearman")
-             if (plot := scores_forest(report, metric))]  # fmt: skip
+    plots = [
+        _for_both(scores_forest(report, metric), scores_forest(report, metric, layout=NARROW))
+        for metric in ("r2", "spearman")
+    ]
     wide = "\n".join(f'<div class="wide">{table}</div>' for table in tables)
     return _beside(report) + wide + "\n".join(plots)
 
 
 def _differences(report: Report) -> str:
-    plots = [plot for metric in ("r2", "spearman") if (plot := forest(report, metric))]
-    if not plots:
+    plots = [_for_both(forest(report, metric), forest(report, metric, NARROW)) for metric in ("r2", "spearman")]
+    if not any(plots):
         return _missing("No differences were computed.")
     seeds = sorted({arm.difference_seeds for arm in report.arms if arm.difference_seeds is not None})
     paired = f" Paired seeds: {', '.join(map(str, seeds))}." if seeds else ""
@@ -91,8 +94,14 @@ def _differences(report: Report) -> str:
         f"Differences are {report.difference}, both scored on the same resamples; they decide, not the overlap of two "
         f"intervals.{paired}{holm} Arrow heads: the interval goes on."
     )
-    figures = "".join(f'<figure class="wide">{plot}</figure>' for plot in plots)
-    return _beside(report) + f'<p class="soft">{as_html(words)}</p>' + figures
+    return _beside(report) + f'<p class="soft">{as_html(words)}</p>' + "".join(plots)
+
+
+def _for_both(wide: str, narrow: str) -> str:
+    """A picture for a page and the same one for a phone, of which one is shown; nothing of an empty one."""
+    if not wide:
+        return ""
+    return f'<figure class="wide desk">{wide}</figure><figure class="phone">{narrow}</figure>'
 
 
 def _tissues(report: Report) -> str:

@@ -55,6 +55,8 @@ figure { margin: .4rem 0; }
 svg { display: block; max-width: 100%; height: auto;
   font: 12px system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; }
 .wide svg { max-width: none; }
+.phone { display: none; }
+@media screen and (max-width: 40rem) { .desk { display: none; } .phone { display: block; } body { padding: 1rem; } }
 text { fill: var(--ink); }
 text.tick, text.axis { fill: var(--soft); font-size: 11px; }
 text.small { font-size: 11px; }
