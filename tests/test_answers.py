@@ -98,8 +98,8 @@ def test_an_outage_of_seconds_is_waited_for(bucket: str, monkeypatch: pytest.Mon
     door.shut()
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM] * 2], ids=["ctrl-c-twice", "sigterm-twice"])
-def test_a_server_that_hangs_does_not_keep_signals_away(signals: list[int]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_a_server_that_hangs_does_not_keep_signals_away(number: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         here = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}", "AWS_ALLOW_HTTP": "true"}
         keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1"}
@@ -109,11 +109,13 @@ def test_a_server_that_hangs_does_not_keep_signals_away(signals: list[int]) -> N
         )  # fmt: skip
         assert asking.stdout is not None and asking.stdout.readline() == "asks\n"
         with silent.accept()[0]:  # it has begun to ask
-            for number in signals:
-                time.sleep(0.3)
+            for _ in range(40):  # two do; on a busy machine they may come together and count as one
+                time.sleep(0.5)
                 asking.send_signal(number)
+                if asking.poll() is not None:
+                    break
             asking.communicate(timeout=20)
-    assert asking.returncode == -signals[0]
+    assert asking.returncode == -number
 
 
 def test_long_silence_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
