@@ -271,6 +271,10 @@ def test_a_name_finds_its_store_or_says_what_there_is(tmp_path: Path) -> None:
     assert find_store(tmp_path, "protein") == find_store(tmp_path, "protein", "fake")
     create_store(store_path(tmp_path, second), second)
     assert find_store(tmp_path, "protein", second.directory).name == second.directory
+    with pytest.raises(
+        CacheError, match=r"protein/fake holds no store.* Give one of fake-\w+, fake-\w+, or see `find_store`"
+    ):
+        EmbeddingStore(tmp_path / "protein" / "fake")
     with pytest.raises(CacheError, match=r"could mean 2 .*: fake-\w+ \(layer -?\d\); fake-\w+ \(layer"):
         find_store(tmp_path, "protein", "fake")
     with pytest.raises(UnknownNameError, match="Did you mean 'fake'"):

@@ -13,6 +13,8 @@ claims/tasks/...    who computes what, see leases.py
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import google_crc32c
@@ -180,6 +182,13 @@ def create_store(root: str | Place, spec: EncoderSpec, *, longest: int = 0, shar
     return found
 
 
+def _instead(root: Place) -> str:
+    """What to do where no store is: name those that are there under the name of an encoder without its digest."""
+    places = root.parent.glob(f"{escape(root.name)}-*/zarr.json") if isinstance(root, Path) else ()
+    names = sorted(place.parent.name for place in places)
+    return f"Give one of {', '.join(names)}, or see `find_store`." if names else "Build it first."
+
+
 def read_layout(files: Files) -> Layout:
     """Read ``zarr.json`` of a store.
 
@@ -193,7 +202,7 @@ def read_layout(files: Files) -> Layout:
         attributes = json.loads(files.read("zarr.json"))["attributes"]
         found, version = attributes["format"], attributes["version"]
     except FileNotFoundError as error:
-        raise CacheError(f"{root} holds no store: zarr.json is missing. Build it first.") from error
+        raise CacheError(f"{root} holds no store: zarr.json is missing. {_instead(root)}") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise CacheDamagedError(
