@@ -24,6 +24,8 @@ from embedcache.store.files import open_files
 
 PLACE = ObjectUrl("s3://bucket/cache")
 HANGS = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # of a suite in the background it is ignored
 from embedcache.interrupt import stop_requests
 from embedcache.store.files import open_files
 with stop_requests():

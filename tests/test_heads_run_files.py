@@ -73,7 +73,11 @@ def test_tensors_and_values_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "is damaged"), (b"not safetensors at all", "is damaged"), (None, "does not exist. Train the run first")],
+    [
+        (b"", "is damaged"),
+        (b"not safetensors at all", "is damaged"),
+        (None, "is lost. Remove .* and give the command again that trained it"),
+    ],
 )
 def test_a_file_that_is_no_checkpoint_is_told(tmp_path: Path, content: bytes | None, words: str) -> None:
     if content is not None:

@@ -192,7 +192,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_there(
     monkeypatch.setattr("heads.evaluate.create_file", full)
     with pytest.raises(CheckpointError, match=r"test\.json cannot be written: No space left"):
         evaluate(run, resamples=20)
-    monkeypatch.setattr(predicting.pq, "write_table", full)
+    monkeypatch.setattr(predicting, "replace_file", full)
     with pytest.raises(InvalidInputError, match="No space left"):
         predict(run, study.dataset, study.cache, tmp_path / "p.parquet")
     assert not list(tmp_path.glob("*.parquet*"))
