@@ -17,8 +17,9 @@ from torch import Tensor
 
 from embedcache.errors import EmbedCacheError
 from embedcache.store.files import replace_file
+from heads.text import how_again
 
-__all__ = ["CheckpointError", "how_again", "nested", "read_tensors", "write_tensors", "writing"]
+__all__ = ["CheckpointError", "nested", "read_tensors", "write_tensors", "writing"]
 
 _ENTRY, _CHECKSUM = "isoheads", "crc32c"
 _VERSION = 1
@@ -26,13 +27,6 @@ _VERSION = 1
 
 class CheckpointError(EmbedCacheError):
     """A checkpoint or a run directory is missing, damaged, unfinished, or of another configuration."""
-
-
-def how_again(run: Path) -> str:
-    """What trains a run again whose files cannot be used, as a sentence: its own command, or that of its sweep."""
-    if (run.absolute().parents[1] / "sweep.json").is_file():
-        return f"It is a run of a sweep: remove {run}, and the same `heads sweep` trains it again."
-    return f"Remove {run} and give the command again that trained it."
 
 
 @contextmanager
@@ -83,11 +77,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         values = json.loads(text)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is lost. {how_again(path.parent)}") from error
-    except (SafetensorError, ValueError, OSError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}. Mend its permissions.") from error
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. {how_again(path.parent)}") from error
     if not isinstance(values, dict) or values.get("version") != _VERSION:
         raise CheckpointError(
-            f"{path} is not a file of this version of isoheads. Use the release that wrote it. {how_again(path.parent)}"
+            f"{path} is not a file of this version of isoheads. Use the release that wrote it, or train anew. "
+            f"{how_again(path.parent)}"
         )
     if values.pop(_CHECKSUM, None) != _checksum(tensors, values):
         raise CheckpointError(f"{path} is damaged: its checksum is wrong. {how_again(path.parent)}")

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from embedcache.store.files import create_file, replace_file
-from heads.checkpoint import CheckpointError, how_again, writing
+from heads.checkpoint import CheckpointError, writing
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.tensorboard import write_scalars
+from heads.text import how_again
 
 __all__ = ["CONFIG_VERSION", "RunDirectory"]
 
@@ -119,14 +120,16 @@ class RunDirectory:
             if self.checkpoint.exists() or self.model.exists():
                 raise CheckpointError(f"{self.path} has lost its config.json. {how_again(self.path)}") from error
             raise CheckpointError(f"There is no run at {self.path}. Train one with `heads train`.") from error
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.config} cannot be read: {error}. {how_again(self.path)}") from error
+        except OSError as error:
+            raise CheckpointError(f"{self.config} cannot be read: {error.strerror}. Mend its permissions.") from error
+        except ValueError as error:
+            raise CheckpointError(f"{self.config} is damaged: {error}. {how_again(self.path)}") from error
         if not isinstance(found, dict) or found.get("format") != "isoheads-run" or "version" not in found:
             raise CheckpointError(f"{self.config} does not describe a run. Give the directory of `heads train`.")
         if found["version"] != CONFIG_VERSION:
             raise CheckpointError(
                 f"{self.config} has format version {found['version']}, this program reads {CONFIG_VERSION}. "
-                f"Use the release that wrote it. {how_again(self.path)}"
+                f"Use the release that wrote it, or train anew. {how_again(self.path)}"
             )
         kinds = {**_ENTRIES, **{name: dict for name in ("finetune", "split") if name in found}}
         if wrong := [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]:

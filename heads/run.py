@@ -219,7 +219,11 @@ class Run:
     def load(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on where ``state`` was taken."""
         self.load_trained(nested(tensors, "model"))
-        self.best = {name: tensor.to(self.device) for name, tensor in nested(tensors, "best").items()}
+        like = dict(self.named_parameters())  # what is no parameter is whole
+        self.best = {
+            name: part_of(one, like[name]) if name in like else one.to(self.device)
+            for name, one in nested(tensors, "best").items()
+        }
         self.rng.load(nested(tensors, "rng"))
         state = nested(tensors, "adam")
         held = self._held()

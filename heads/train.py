@@ -15,7 +15,7 @@ from embedcache.errors import EmbedCacheError
 from embedcache.interrupt import StoppedError, stop_requests
 from embedcache.place import Place, parse_place
 from embedcache.sequences import Modality
-from heads.checkpoint import CheckpointError, how_again, read_tensors, write_tensors
+from heads.checkpoint import CheckpointError, read_tensors, write_tensors
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.directory import RunDirectory
 from heads.finetune.setup import Start, describe_tuning, open_tuned
@@ -26,7 +26,7 @@ from heads.memory import memory_told
 from heads.run import Run
 from heads.setup import Study, describe, open_study
 from heads.team import Alone, find_team
-from heads.text import three
+from heads.text import how_again, three
 
 __all__ = ["DivergedError", "TrainResult", "finish", "resume", "save", "train", "validation_loss"]
 

@@ -13,7 +13,7 @@ from embedcache.errors import CacheError, CacheMismatchError, InvalidInputError
 from embedcache.place import Place
 from embedcache.sequences import Modality
 from embedcache.store import EmbeddingStore, lacks, list_stores
-from heads.checkpoint import CheckpointError, how_again, nested, read_tensors
+from heads.checkpoint import CheckpointError, nested, read_tensors
 from heads.config import ModelConfig, SplitConfig, TrainConfig
 from heads.data import CachedDataset
 from heads.directory import RunDirectory
@@ -26,6 +26,7 @@ from heads.rng import PrivateRng
 from heads.scaling import TissueScaler
 from heads.setup import Study, open_study
 from heads.sources import AbsentSource, TokenSource
+from heads.text import how_again
 
 if TYPE_CHECKING:
     from heads.finetune.encoder import TunedEncoder
@@ -201,7 +202,7 @@ def load_trained(run: Path | str, device: str = "auto") -> TrainedRun:
     if values.get("config") != description:
         raise CheckpointError(
             f"{directory.config} is not the one that {directory.model.name} was trained with. "
-            f"Restore it from a copy. {how_again(directory.path)}"
+            f"Restore it from a copy, or train anew. {how_again(directory.path)}"
         )
     widths = {modality: encoder["width"] for modality, encoder in description["encoders"].items()}
     layers = {modality: len(encoder.get("layers", [1])) for modality, encoder in description["encoders"].items()}

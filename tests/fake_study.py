@@ -94,3 +94,12 @@ def make_study(path: Path, **options: object) -> FakeStudy:
     dataset = make_dataset(path / "dataset", **options)  # type: ignore[arg-type]
     fill_cache(path / "cache", dataset)
     return FakeStudy(path / "dataset", path / "cache")
+
+
+def files_of(output: Path) -> dict[str, bytes]:
+    """Every byte that a sweep leaves, but for locks and the logs of unfinished work."""
+    return {
+        str(path.relative_to(output)): path.read_bytes()
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and not path.name.startswith(".") and ".cohorts" not in path.parts
+    }

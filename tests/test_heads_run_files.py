@@ -27,6 +27,7 @@ from heads.run import Run
 from heads.scaling import TissueScaler
 from heads.setup import open_study
 from heads.sources import AbsentSource
+from heads.text import how_again
 from heads.train import train
 from heads.trained import load_trained
 
@@ -264,3 +265,13 @@ def test_a_modality_that_no_row_has_is_read_as_nothing(study: FakeStudy, tmp_pat
     assert isinstance(sources["protein"], AbsentSource)
     assert (sources["protein"].width, len(sources["protein"].lengths)) == (12, len(bare.samples))
     assert open_source(bare, tmp_path / "cache", "rna", None).width == sources["rna"].width == 16
+
+
+def test_what_trains_a_run_again_is_told_where_its_files_are_of_no_use_only(tmp_path: Path) -> None:
+    assert how_again(Path("/run")) == "Remove /run and give the command again that trained it."
+    for name in ("config.json", "model.safetensors"):  # a directory stands for what cannot be read and may be whole
+        (tmp_path / name).mkdir()
+    for read in (RunDirectory(tmp_path).read_config, lambda: read_tensors(tmp_path / "model.safetensors")):
+        with pytest.raises(CheckpointError, match=r"cannot be read: .*\. Mend its permissions\.") as error:
+            read()
+        assert "Remove" not in str(error.value)

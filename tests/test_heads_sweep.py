@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fake_study import FakeStudy, make_study
+from fake_study import FakeStudy, files_of, make_study
 
 from embedcache.errors import EmbedCacheError
 from embedcache.interrupt import StoppedError
@@ -62,15 +62,6 @@ def job_of(study: FakeStudy, tmp_path: Path, text: str = GRID, output: str = "sw
     return SweepJob(
         grid=grid_of(tmp_path, text), dataset=study.dataset, cache=study.cache, output=tmp_path / output, device="cpu"
     )
-
-
-def files_of(output: Path) -> dict[str, bytes]:
-    """Every byte that a sweep leaves, but for locks and the logs of unfinished work."""
-    return {
-        str(path.relative_to(output)): path.read_bytes()
-        for path in sorted(output.rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and ".cohorts" not in path.parts
-    }
 
 
 @pytest.fixture(scope="module")

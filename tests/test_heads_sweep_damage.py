@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_study import FakeStudy, make_study
+from fake_study import FakeStudy, files_of, make_study
 
 from embedcache.dataset import read_dataset
 from embedcache.errors import InvalidInputError
@@ -39,14 +39,6 @@ def job_of(study: FakeStudy, folder: Path, text: str = GRID) -> SweepJob:
     (folder / "grid.toml").write_text(text)
     return SweepJob(grid=read_grid(folder / "grid.toml"), dataset=study.dataset, cache=study.cache,
                     output=folder / "sweep", device="cpu")  # fmt: skip
-
-
-def files_of(output: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(output)): path.read_bytes()
-        for path in sorted(output.rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and ".cohorts" not in path.parts
-    }
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import cached_property, partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -25,6 +25,7 @@ from embedcache.store.status import FileStatus
 
 __all__ = ["ObjectFiles"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 REQUESTS_AT_ONCE = 16
 MOST_RETRIES = 6
@@ -67,6 +68,7 @@ class ObjectFiles:
 
     def _open(self, patience: Any) -> Any:
         try:
+            from obstore.exceptions import BaseError
             from obstore.store import from_url
         except ImportError as error:
             raise InvalidSettingError(
@@ -78,15 +80,18 @@ class ObjectFiles:
             options["allow_http"] = True  # options given here hide those of the environment
         _check_endpoints(is_http)
         _check_profile()
-        return self._call(from_url, str(self.place), client_options=options, retry_config=patience, asks=False)
+        try:
+            return from_url(str(self.place), client_options=options, retry_config=patience)
+        except (BaseError, ValueError) as error:
+            raise CacheError(f"{self.place}: {what_went_wrong(error, self.place)}") from None
 
-    def _call(self, function: Callable[..., T], *args: Any, asks: bool = True, **kwargs: Any) -> T:
-        """One request, or without ``asks`` something else that may fail as one does."""
+    def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One request; what goes wrong is told in one line without addresses or keys that the server repeats."""
         from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 
         self.check_process()
         try:
-            found = when_answered(partial(function, *args, **kwargs), self.place) if asks else function(*args, **kwargs)
+            found = when_answered(partial(function, *args, **kwargs), self.place)
         except AlreadyExistsError:
             _answered.add(self._server)
             raise
@@ -97,8 +102,7 @@ class ObjectFiles:
             raise FileNotFoundError(f"{self.place} has no such object") from None
         except (BaseError, PermissionError, ValueError) as error:
             raise CacheError(f"{self.place}: {what_went_wrong(error, self.place)}") from None
-        if asks:
-            _answered.add(self._server)
+        _answered.add(self._server)
         return found
 
     def check_process(self) -> None:

@@ -174,7 +174,6 @@ class TunedRun(Run):
         """See ``Run.load``."""
         super().load(tensors, values)
         like = dict(self.named_parameters())
-        self.best = {name: part_of(one, like[name]) if name in like else one for name, one in self.best.items()}
         self.average = {name: part_of(one, like[name]) for name, one in nested(tensors, "average").items()}
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from heads.report.content import Arm
 from heads.report.measured import Measured
 from heads.report.reading import Part, read_json
 from heads.report.runs import RunFiles, open_run
+from heads.text import how_again
 
 __all__ = ["SweepArm", "SweepFiles", "open_sweep"]
 
@@ -127,8 +128,5 @@ def _open(path: Path) -> RunFiles | None:
     if (path / "config.json").is_file():
         return open_run(path)
     if any((path / name).is_file() for name in ("model.safetensors", "checkpoint.safetensors")):
-        raise InvalidInputError(
-            f"{path} has lost its config.json. It is a run of a sweep: remove {path}, and the same `heads sweep` "
-            "trains it again."
-        )
+        raise InvalidInputError(f"{path} has lost its config.json. {how_again(path)}")
     return None

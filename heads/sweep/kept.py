@@ -3,8 +3,9 @@
 import logging
 from pathlib import Path
 
-from heads.checkpoint import CheckpointError, how_again, read_tensors
+from heads.checkpoint import CheckpointError, read_tensors
 from heads.directory import RunDirectory
+from heads.text import how_again
 
 __all__ = ["check_files", "drop_damaged_model", "has_ended"]
 
