@@ -5,6 +5,7 @@ for they begin with the same ones and take the same steps; the first one writes 
 one process but for the order in which gradients are added.
 """
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -75,6 +76,7 @@ class Team(Alone):
                 "Several processes need accelerate, which is not installed. Run `pip install 'isoheads[finetune]'`."
             ) from error
         self.accelerator: Any = Accelerator(cpu=on_cpu)
+        atexit.register(_leave)
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
         self.is_first = self.rank == 0
         self.device = self.accelerator.device
@@ -145,6 +147,12 @@ class Team(Alone):
     def _sum(self, values: Tensor) -> Tensor:
         total: Tensor = self.accelerator.reduce(values, reduction="sum")
         return total
+
+
+def _leave() -> None:
+    """End the threads that processes talk through: one that is alive when Python is gone aborts the process."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def find_team(device: str) -> Alone:
