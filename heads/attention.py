@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from embedcache.errors import InvalidSettingError
 from embedcache.ragged import Ragged
+from heads.attention_means import mean_weights, weighted_sums
+from heads.summaries import mean_tokens
 
 __all__ = ["CrossAttention", "attend", "check_heads", "feed_forward"]
 
@@ -79,7 +81,7 @@ class CrossAttention(nn.Module):
     ) -> None:
         super().__init__()
         check_heads(width, heads)
-        self.heads = heads
+        self.heads, self.head_width = heads, width // heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(context_width, width)
         self.value = nn.Linear(context_width, width)
@@ -88,16 +90,22 @@ class CrossAttention(nn.Module):
         self.context_norm = nn.LayerNorm(context_width) if pre_norm else None
         self.feed_forward = _feed_forward(width, feed_forward) if feed_forward else None
 
-    def forward(self, x: Ragged, context: Ragged) -> Ragged:
+    def forward(self, x: Ragged, context: Ragged, *, means: bool = False) -> Ragged:
         """Update ``x`` with information from ``context``.
 
         Args:
             x: Tokens to update, values of shape (N, D).
             context: Tokens to read, values of shape (M, context width). A sample without rows lacks the
                 modality, and its tokens come back unchanged.
+            means: Whether the mean over the updated tokens of a sample is enough; not with a feed-forward layer.
+
+        Returns:
+            Updated tokens (N, D); or their means, a row for each sample that has any, in half the arithmetic.
         """
         own = x.values if self.norm is None else self.norm(x.values)
         other = context.values if self.context_norm is None else self.context_norm(context.values)
+        if means:
+            return self._means(x, Ragged(own, x.offsets), Ragged(other, context.offsets))
         q, k, v = (
             linear(values).unflatten(-1, (self.heads, -1))  # (N or M, heads, D / heads)
             for linear, values in ((self.query, own), (self.key, other), (self.value, other))
@@ -112,6 +120,30 @@ class CrossAttention(nn.Module):
             rows = torch.repeat_interleave(present, x.lengths).to(updated.device)  # (N,)
             updated = torch.where(rows[:, None], updated, x.values)
         return Ragged(updated, x.offsets)
+
+    def _means(self, x: Ragged, own: Ragged, other: Ragged) -> Ragged:
+        """Means over the updated tokens; the maps to values and back see one row a sample, in full precision."""
+        assert self.feed_forward is None, "a feed-forward layer needs every token"
+        q, k = (
+            Ragged(_full(linear(part.values)).view(len(part.values), self.heads, self.head_width), part.offsets)
+            for linear, part in ((self.query, own), (self.key, other))
+        )
+        with torch.autocast(x.values.device.type, enabled=False):
+            read = weighted_sums(mean_weights(q, k), Ragged(_full(other.values), other.offsets))  # (B, heads, C)
+            to_values = self.value.weight.view(self.heads, self.head_width, -1)  # (heads, D / heads, C)
+            values = torch.einsum("bhc,hdc->bhd", read, to_values).flatten(1) + self.value.bias  # (B, D)
+            means = mean_tokens(x)
+            present = ((x.lengths > 0) & (other.lengths > 0)).to(means.device)  # (B,)
+            # where nothing is read, biases would change the mean
+            means = torch.where(present[:, None], means + self.out(values), means)
+        rows = (x.lengths > 0).long()
+        kept = means if bool(rows.all()) else means[rows.bool().to(means.device)]
+        return Ragged(kept, torch.cat([rows.new_zeros(1), rows.cumsum(0)]))
+
+
+def _full(values: Tensor) -> Tensor:
+    """Numbers of 32 bits at least."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 _feed_forward = feed_forward  # inside the class, the name means the setting

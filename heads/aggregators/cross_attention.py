@@ -47,6 +47,8 @@ class CrossAttentionAggregator(nn.Module):
         pools: dict[Modality, Pool] = {m: build_pool(config, used[m]) for m in self.centres}
         self.pool = nn.ModuleDict(cast(dict[str, nn.Module], pools))
         self.features = sum(pool.features for pool in pools.values())
+        self.only_means = config.pooling == "mean" and not config.feed_forward
+        """Whether the last block of a centre is asked for the mean of its tokens only."""
 
     @staticmethod
     def reads(config: ModelConfig) -> str:
@@ -61,10 +63,16 @@ class CrossAttentionAggregator(nn.Module):
         for m, project in self.project.items():
             modality = cast(Modality, m)
             now[modality] = Ragged(project(now[modality].values), now[modality].offsets)
-        for blocks in self.rounds:
+        for i, blocks in enumerate(self.rounds, start=1):
             before = dict(now)
             for centre in self.centres:
-                for other in self.modalities:
-                    if other != centre:
-                        now[centre] = cast(nn.ModuleDict, blocks)[f"{centre}_reads_{other}"](now[centre], before[other])
+                others = [m for m in self.modalities if m != centre]
+                for other in others:
+                    block = cast(nn.ModuleDict, blocks)[f"{centre}_reads_{other}"]
+                    is_last = i == len(self.rounds) and other == others[-1]
+                    now[centre] = block(now[centre], before[other], means=is_last and self._means_are_enough(now))
         return torch.cat([self.pool[m](now[m]).values for m in self.centres], dim=-1)
+
+    def _means_are_enough(self, tokens: Mapping[Modality, Ragged]) -> bool:
+        """On a GPU the fused kernel that reads for every token stays: there, this was not measured."""
+        return self.only_means and all(part.values.device.type == "cpu" for part in tokens.values())
