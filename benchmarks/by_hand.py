@@ -8,7 +8,8 @@ By hand is what one writes on an afternoon: an HDF5 file with one dataset a sequ
 a batch and makes masks, without workers and with one; ``nn.MultiheadAttention`` with ``key_padding_mask``; masked
 means; one arm trained after the other in one process.
 
-    python benchmarks/by_hand.py [--transcripts 200] [--epochs 3] [--seeds 2] [--width 128] [--json]
+    python benchmarks/by_hand.py [--transcripts 200] [--epochs 3] [--seeds 2] [--width 128] [--log-sd 0.7]
+        [--json]
 """
 
 import argparse
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--log-sd", type=float, default=0.7, help="of the lengths; 0: all even, nothing to pad")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print the results once more, as one line of JSON")
@@ -174,7 +176,7 @@ def compare(directory: Path, options: argparse.Namespace) -> list[Any]:
     from report import Result
 
     shapes = {"rna": Shape(400, 768), "protein": Shape(300, 640)}
-    study = make_study(directory / "study", options.transcripts, shapes)  # type: ignore[arg-type]
+    study = make_study(directory / "study", options.transcripts, shapes, log_sd=options.log_sd)  # type: ignore[arg-type]
     settings = write_by_hand(directory, study)
     settings |= {"epochs": options.epochs, "seeds": options.seeds, "width": options.width}
     settings["widths"] = {m: shape.width for m, shape in shapes.items()}

@@ -45,10 +45,13 @@ class Study:
         return ["--dataset", str(self.dataset), "--cache", str(self.cache), "--device", "cpu"]
 
 
-def make_study(path: Path, n_transcripts: int, shapes: Mapping[Modality, Shape], seed: int = 0) -> Study:
+def make_study(
+    path: Path, n_transcripts: int, shapes: Mapping[Modality, Shape], seed: int = 0, log_sd: float = LOG_SD
+) -> Study:
     """Genes with two isoforms each; targets of which the embeddings hold a part, so that training has something to do.
 
-    Lengths are log-normal with a log sd of 0.7, as those of human proteins (mean over median 1.3); stores are float16.
+    Lengths are log-normal, by default with a log sd as those of human proteins (mean over median 1.3), and all the
+    same with 0; stores are float16.
     """
     rng = np.random.default_rng(seed)
     samples = pd.DataFrame(
@@ -63,7 +66,7 @@ def make_study(path: Path, n_transcripts: int, shapes: Mapping[Modality, Shape],
     sequences = []
     for modality, shape in shapes.items():
         letters = np.array(list(LETTERS[modality]))
-        drawn_lengths = rng.lognormal(np.log(shape.tokens) - LOG_SD**2 / 2, LOG_SD, n_transcripts)
+        drawn_lengths = rng.lognormal(np.log(shape.tokens) - log_sd**2 / 2, log_sd, n_transcripts)
         lengths = drawn_lengths.clip(4, LONGEST).astype(int)
         drawn = ["".join(rng.choice(letters, length)) for length in lengths]
         keys = [sequence_key(one, modality) for one in drawn]

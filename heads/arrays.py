@@ -65,7 +65,7 @@ class ColumnSource:
         offsets = np.concatenate([[0], np.cumsum(present)]).astype(np.int64)
         return Ragged(self._values[torch.from_numpy(rows[present])], torch.from_numpy(offsets))
 
-    def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
+    def stream(self, parts: Sequence[Rows], *, pinned: bool = False) -> Iterator[Ragged]:
         """Tokens of one part after the other."""
         return (self.packed(rows) for rows in parts)
 
@@ -102,9 +102,9 @@ class SelectedSource:
         """Tokens of some rows, to be decoded."""
         return self.source.packed(self.rows[rows])
 
-    def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
+    def stream(self, parts: Sequence[Rows], *, pinned: bool = False) -> Iterator[Ragged]:
         """Tokens of one part after the other, read ahead."""
-        return self.source.stream([self.rows[part] for part in parts])
+        return self.source.stream([self.rows[part] for part in parts], pinned=pinned)
 
     def decode(self, values: Tensor) -> Tensor:
         """Embeddings (N, D) of rows as stored."""

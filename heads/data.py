@@ -15,6 +15,7 @@ from embedcache.dataset import Dataset
 from embedcache.ragged import Ragged
 from embedcache.sequences import Modality
 from heads.config import TrainConfig
+from heads.copies import copied_ahead
 from heads.scaling import TissueScaler
 from heads.sources import TokenSource
 
@@ -138,15 +139,19 @@ class CachedDataset(torch.utils.data.Dataset[Sample]):
             device: Where values, targets and masks go; offsets and row numbers stay on the CPU.
         """
         as_tokens = {name: reads == "tokens" or source.tokens_only for name, source in self.sources.items()}
+        is_gpu = torch.device(device).type == "cuda"
         streams = [
-            source.stream(parts) if as_tokens[name] else _stream_summaries(source, reads, parts)
+            source.stream(parts, pinned=is_gpu) if as_tokens[name] else _stream_summaries(source, reads, parts)
             for name, source in self.sources.items()
         ]
+        if is_gpu:
+            streams = [copied_ahead(stream, torch.device(device)) for stream in streams]
+        decoders = {name: _Decoder(source, parts) for name, source in self.sources.items()}
         for rows, *ragged in zip(parts, *streams, strict=True):
             targets = torch.from_numpy(self.targets[rows]).float()
             tokens = {
-                name: _decoded(source, part.to(device)) if as_tokens[name] else part.to(device)
-                for (name, source), part in zip(self.sources.items(), ragged, strict=True)
+                name: decode(part.to(device)) if as_tokens[name] else part.to(device)
+                for (name, decode), part in zip(decoders.items(), ragged, strict=True)
             }
             yield Batch(
                 tokens=tokens,
@@ -165,9 +170,25 @@ def _stream_summaries(source: TokenSource, reads: str, parts: Sequence[Rows]) ->
         yield Ragged(summaries[torch.from_numpy(rows[present])].flatten(0, 1), offsets)
 
 
-def _decoded(source: TokenSource, tokens: Ragged) -> Ragged:
-    """Tokens to compute on, float32; called on the device, for stored numbers are fewer bytes to send there."""
-    return tokens._replace(values=source.decode(tokens.values).float())
+class _Decoder:
+    """Tokens to compute on, float32; called on the device, for stored numbers are fewer bytes to send there.
+
+    On a CPU they lie in memory that is used again: the system would take as long to find new memory for every batch as
+    the reader takes to read it. The allocator of a GPU keeps its own.
+    """
+
+    def __init__(self, source: TokenSource, parts: Sequence[Rows]) -> None:
+        self.source = source
+        self.most_tokens = max((int(source.lengths[rows].sum()) for rows in parts), default=0)
+        self.memory: Tensor | None = None
+
+    def __call__(self, tokens: Ragged) -> Ragged:
+        values = self.source.decode(tokens.values)
+        if values.dtype == torch.float32 or values.device.type != "cpu":
+            return tokens._replace(values=values.float())
+        if self.memory is None:
+            self.memory = torch.from_numpy(np.empty((self.most_tokens, values.shape[1]), np.float32))
+        return tokens._replace(values=self.memory[: len(values)].copy_(values))
 
 
 def epoch_order(rows: Rows, data_seed: int, epoch: int) -> Rows:

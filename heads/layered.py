@@ -47,7 +47,7 @@ class LayeredSource:
         """Tokens of some rows, decoded."""
         return self._together([layer.packed(rows) for layer in self.layers])
 
-    def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
+    def stream(self, parts: Sequence[Rows], *, pinned: bool = False) -> Iterator[Ragged]:
         """Tokens of one part after the other, decoded; every layer is read ahead."""
         for layers in zip(*(layer.stream(parts) for layer in self.layers), strict=True):
             yield self._together(layers)

@@ -61,7 +61,7 @@ class ResidentSource:
         index = torch.from_numpy(first + np.arange(offsets[-1])).to(self.device)
         return Ragged(self._values.index_select(0, index), torch.from_numpy(offsets.astype(np.int64)))
 
-    def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
+    def stream(self, parts: Sequence[Rows], *, pinned: bool = False) -> Iterator[Ragged]:
         """Tokens of one part after the other."""
         return (self.packed(rows) for rows in parts)
 

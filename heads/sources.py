@@ -37,8 +37,11 @@ class TokenSource(Protocol):
         """Tokens of some rows, to be decoded."""
         ...
 
-    def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
-        """Tokens of one part after the other, to be decoded; each is valid until the next is asked for."""
+    def stream(self, parts: Sequence[Rows], *, pinned: bool = False) -> Iterator[Ragged]:
+        """Tokens of one part after the other, to be decoded; each is valid until the next is asked for.
+
+        ``pinned`` says that they go to a GPU: where memory is used again, it is locked for that.
+        """
         ...
 
     def decode(self, values: Tensor) -> Tensor:
@@ -91,9 +94,9 @@ class CachedSource:
         """Tokens of some rows as stored, (N, columns)."""
         return self.store.packed(self.positions[rows])
 
-    def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
+    def stream(self, parts: Sequence[Rows], *, pinned: bool = False) -> Iterator[Ragged]:
         """Tokens of one part after the other, read ahead by a thread into reused memory."""
-        return self.store.prefetch([self.positions[rows] for rows in parts])
+        return self.store.prefetch([self.positions[rows] for rows in parts], pinned=pinned)
 
     def decode(self, values: Tensor) -> Tensor:
         """Embeddings (N, D) of rows as stored: float32 of int8, so that a quarter of the bytes travels to a device."""
@@ -129,7 +132,7 @@ class AbsentSource:
         """No tokens for any row."""
         return Ragged(torch.zeros(0, self.width), torch.zeros(len(rows) + 1, dtype=torch.int64))
 
-    def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
+    def stream(self, parts: Sequence[Rows], *, pinned: bool = False) -> Iterator[Ragged]:
         """No tokens for any row of any part."""
         return (self.packed(rows) for rows in parts)
 

@@ -94,7 +94,10 @@ def check_numbers(dataset: Dataset, cache: Path | str) -> None:
     data = CachedDataset(dataset, open_sources(dataset, cache, MODALITIES))
     parts = np.array_split(np.random.default_rng(0).permutation(len(data)), 3)
     rows = np.concatenate(parts)
-    tokens = {m: [part for batch in data.batches(parts) for part in batch.tokens[m].to_list()] for m in MODALITIES}
+    tokens: dict[str, list[torch.Tensor]] = {m: [] for m in MODALITIES}
+    for batch in data.batches(parts):  # valid until the next
+        for m in MODALITIES:
+            tokens[m] += [part.clone() for part in batch.tokens[m].to_list()]
     (means,) = data.batches([rows], reads="means")
     for modality in MODALITIES:
         store, keys = data.sources[modality].store, dataset.keys(modality)  # type: ignore[attr-defined]

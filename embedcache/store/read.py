@@ -1,9 +1,6 @@
 """Reading a store: which sequences it has, and batches of their rows, copied in one call."""
 
-import mmap
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -220,7 +217,9 @@ class EmbeddingStore(Mapping[bytes, Array]):
         found = self.packed(positions)
         return found._replace(values=self.decode(found.values))
 
-    def prefetch(self, batches: Sequence[Positions], *, depth: int = 3, ahead: int = 4) -> "Iterator[Ragged]":
+    def prefetch(
+        self, batches: Sequence[Positions], *, depth: int = 3, ahead: int = 4, pinned: bool = False
+    ) -> "Iterator[Ragged]":
         """Packed batches, read by a thread into a ring of reused buffers.
 
         A batch is valid until the next one is asked for.
@@ -229,41 +228,25 @@ class EmbeddingStore(Mapping[bytes, Array]):
             batches: Positions of each batch, as for ``packed``.
             depth: Buffers of the ring.
             ahead: How many batches ahead the disk is asked to read.
+            pinned: Whether buffers are locked in memory, so that a GPU fetches them by itself.
         """
-        import torch
+        from embedcache.store.ahead import read_ahead
 
-        capacity = max([1, *(int(self.lengths[batch[batch >= 0]].sum()) for batch in batches)])  # torch views no 0 rows
-        ring = list["Tensor"]()
-
-        def load(i: int) -> "Ragged":
-            for batch in batches[i + ahead : i + ahead + 1]:
-                self.advise(batch)
-            return self.packed(batches[i], ring[i % depth])
-
-        with ThreadPoolExecutor(1) as loader:
-            for batch in batches[:ahead]:
-                loader.submit(self.advise, batch)
-            for _ in range(min(depth, len(batches))):  # meanwhile
-                ring.append(self.empty(capacity))
-                ring[-1].view(torch.uint8).flatten()[:: mmap.PAGESIZE] = 0  # so that memory is given now, and all of it
-            pending = deque(loader.submit(load, i) for i in range(min(depth, len(batches))))
-            for i in range(depth, len(batches) + depth):
-                if pending:
-                    yield pending.popleft().result()
-                if i < len(batches):
-                    pending.append(loader.submit(load, i))
+        return read_ahead(self, batches, depth=depth, ahead=ahead, pinned=pinned)
 
     def advise(self, positions: Positions) -> None:
         """Ask for these sequences to be read or fetched; returns before they are."""
         self._shards.advise(self._places(positions[positions >= 0]))
 
-    def empty(self, n_rows: int) -> "Tensor":
-        """Uninitialised memory (n_rows, columns) of the stored dtype."""
+    def empty(self, n_rows: int, *, pinned: bool = False) -> "Tensor":
+        """Uninitialised memory (n_rows, columns) of the stored dtype; ``pinned`` for copies to a GPU."""
         import torch
 
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        if pinned:
+            return torch.empty(n_rows, self.layout.columns, dtype=dtype, pin_memory=True)
         # numpy asks for huge pages where torch does not: they are filled a tenth faster
-        memory = torch.from_numpy(np.empty((n_rows, self.layout.columns), self.layout.stored))
-        return memory.view(getattr(torch, self.dtype))
+        return torch.from_numpy(np.empty((n_rows, self.layout.columns), self.layout.stored)).view(dtype)
 
     def damaged(self) -> list[int]:
         """Positions of sequences whose bytes are not those of their record."""

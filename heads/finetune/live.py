@@ -74,7 +74,7 @@ class LiveSource:
         with torch.inference_mode():
             return self.tokens(rows)
 
-    def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
+    def stream(self, parts: Sequence[Rows], *, pinned: bool = False) -> Iterator[Ragged]:
         """Tokens of one part after the other."""
         return (self.packed(rows) for rows in parts)
 
@@ -102,7 +102,7 @@ class RowsOnly:
         offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(self.lengths[rows])]))
         return Ragged(torch.zeros(int(offsets[-1]), 0), offsets)
 
-    def stream(self, parts: Sequence[Rows]) -> Iterator[Ragged]:
+    def stream(self, parts: Sequence[Rows], *, pinned: bool = False) -> Iterator[Ragged]:
         """Rows without columns of one part after the other."""
         return (self.packed(rows) for rows in parts)
 
