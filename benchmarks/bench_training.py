@@ -51,7 +51,10 @@ def main() -> None:
     parser.add_argument("--transcripts", type=int, default=600)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--steps", type=int, default=2, help="steps a round of cross-attention; of concat 25 times as many"
+        "--steps",
+        type=int,
+        default=6,
+        help="steps a round of cross-attention, an epoch has six; of concat 25 times as many",
     )
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--sequences", type=int, default=3, help="that the encoders are timed on")

@@ -59,6 +59,7 @@ SCRIPTS = (  # in the order of the table
     Script("gct", "bench_gct.py", (), ("--rows", "100")),
     Script("objects", "bench_objects.py", (), ("--megabytes", "60", "--batches", "2")),
     Script("training", "bench_training.py", (), ("--transcripts", "200", "--rounds", "3", "--sequences", "1")),
+    Script("means", "bench_means.py", (), ("--widths", "128,paper", "--rounds", "2")),
     Script("sweep", "bench_sweep.py", ("--alone", "4"), ("--alone", "2", "--rounds", "1", "--transcripts", "600")),
     Script("by-hand", "by_hand.py", (), ("--transcripts", "150", "--epochs", "1")),
     Script("finetune", "bench_finetune.py", (), ("--deep", "esm2-35m", "--rounds", "1", "--batch-size", "4")),

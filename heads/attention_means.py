@@ -10,7 +10,7 @@ Shapes: B samples, N queries, M keys, H heads, d numbers of a head, C width of w
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -21,7 +21,9 @@ from embedcache.ragged import Ragged
 __all__ = ["mean_weights", "weighted_sums"]
 
 _SCORES = 1 << 18
-"""Scores made at a time, over all heads: 1 MB, for as long as they are needed in a core's own cache."""
+"""Scores made at a time: 1 MB, for as long as they are needed in a core's own cache; of some heads if keys are many."""
+_QUERIES = 64
+"""Fewest queries at a time, however many keys there are: all keys are read for each part."""
 
 
 def mean_weights(query: Ragged, key: Ragged) -> Tensor:
@@ -64,8 +66,8 @@ class _MeanWeights(torch.autograd.Function):
         ctx.save_for_backward(query, key)
         ctx.offsets = query_offsets, key_offsets
         weights, memory = key.new_zeros(key.shape[:2]), _memory(query, key, query_offsets, key_offsets)
-        for q, k, (_, keys, n) in _parts(query, key, query_offsets, key_offsets):
-            weights[keys] += _softmax(q, k, memory).sum(1).T / n
+        for q, k, part in _parts(query, key, query_offsets, key_offsets):
+            weights[part.keys, part.heads] += _softmax(q, k, memory).sum(1).T / part.n_queries
         return weights
 
     @staticmethod
@@ -74,44 +76,60 @@ class _MeanWeights(torch.autograd.Function):
         query, key = ctx.saved_tensors
         of_query, of_key = torch.zeros_like(query), torch.zeros_like(key)
         memory = _memory(query, key, *ctx.offsets)
-        for q, k, (queries, keys, n) in _parts(query, key, *ctx.offsets):
-            weights = _softmax(q, k, memory)  # (H, t, keys)
-            wanted = (gradient[keys] / n).T.contiguous()[:, None]  # of the weights, the same for every query
-            of_scores = torch.mul(weights, wanted, out=memory[0, : weights.numel()].view_as(weights))
+        for q, k, part in _parts(query, key, *ctx.offsets):
+            weights = _softmax(q, k, memory)  # (h, t, keys)
+            of_weights = gradient[part.keys, part.heads] / part.n_queries  # the same for every query
+            of_scores = memory[0, : weights.numel()].view_as(weights)
+            torch.mul(weights, of_weights.T.contiguous()[:, None], out=of_scores)
             of_scores.addcmul_(weights, of_scores.sum(-1, keepdim=True), value=-1)
-            of_query[queries] = torch.bmm(of_scores, k).mul_(_scale(query)).transpose(0, 1)
-            of_key[keys] += torch.bmm(of_scores.transpose(1, 2), q).transpose(0, 1)
+            of_query[part.queries, part.heads] = torch.bmm(of_scores, k).mul_(_scale(query)).transpose(0, 1)
+            of_key[part.keys, part.heads] += torch.bmm(of_scores.transpose(1, 2), q).transpose(0, 1)
         return of_query, of_key, None, None
+
+
+class _Part(NamedTuple):
+    """Some queries and heads of a sample, and all its keys, as rows and columns of packed values."""
+
+    queries: slice
+    keys: slice
+    heads: slice
+    n_queries: int
+    """Of the whole sample."""
 
 
 def _parts(
     query: Tensor, key: Tensor, query_offsets: Tensor, key_offsets: Tensor
-) -> Iterator[tuple[Tensor, Tensor, tuple[slice, slice, int]]]:
-    """Some scaled queries (H, t, d) of a sample and all its keys (H, keys, d); where they lie, and its queries."""
+) -> Iterator[tuple[Tensor, Tensor, _Part]]:
+    """Scaled queries (h, t, d) and keys (h, keys, d) of one part after the other, and where they lie."""
     bounds = [*zip(query_offsets.tolist(), key_offsets.tolist(), strict=True)]
     for (start, first), (end, last) in pairwise(bounds):
         if end == start or last == first:
             continue
-        k = key[first:last].transpose(0, 1)
-        step = _queries_at_once(*k.shape[:2])
-        for i in range(start, end, step):
-            queries = slice(i, min(i + step, end))
-            yield query[queries].transpose(0, 1) * _scale(query), k, (queries, slice(first, last), end - start)
+        h, t = _at_once(key.shape[1], last - first)
+        for head in range(0, key.shape[1], h):
+            heads, keys = slice(head, head + h), slice(first, last)
+            k = key[keys, heads].transpose(0, 1)
+            for i in range(start, end, t):
+                queries = slice(i, min(i + t, end))
+                q = query[queries, heads].transpose(0, 1) * _scale(query)
+                yield q, k, _Part(queries, keys, heads, end - start)
 
 
-def _queries_at_once(heads: int, keys: int) -> int:
-    return max(1, _SCORES // max(1, heads * keys))
+def _at_once(heads: int, keys: int) -> tuple[int, int]:
+    """Heads and queries of a part."""
+    h = min(heads, max(1, _SCORES // (_QUERIES * keys)))
+    return h, max(_QUERIES, _SCORES // (h * keys))
 
 
 def _memory(query: Tensor, key: Tensor, query_offsets: Tensor, key_offsets: Tensor) -> Tensor:
     """Room for two sets of scores of the largest part, used again for every part: new memory would cost more."""
     lengths = zip(query_offsets.diff().tolist(), key_offsets.diff().tolist(), strict=True)
-    heads = key.shape[1]
-    return query.new_empty(2, max(heads * n * min(t, _queries_at_once(heads, n)) for t, n in lengths))
+    at_once = [(*_at_once(key.shape[1], n), t, n) for t, n in lengths if n]
+    return query.new_empty(2, max((h * n * min(t, most) for h, most, t, n in at_once), default=0))
 
 
 def _softmax(query: Tensor, key: Tensor, memory: Tensor) -> Tensor:
-    """Weights (H, t, keys) of a few scaled queries, in the second half of the memory."""
+    """Weights (h, t, keys) of a part, in the second half of the memory."""
     shape = (len(key), query.shape[1], key.shape[1])
     scores, weights = memory[:, : math.prod(shape)].view(2, *shape)
     torch.bmm(query, key.transpose(1, 2), out=scores)

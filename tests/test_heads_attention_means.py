@@ -1,5 +1,7 @@
 """The mean over queries without what each query reads: against the formula, and against the block that makes it all."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -38,18 +40,15 @@ def written_out(q: Tensor, k: Tensor) -> Tensor:
     return torch.stack(heads, dim=-1)
 
 
-@pytest.mark.parametrize("scores", [1 << 19, 7])  # all queries of a sample together, and a query at a time
+@pytest.mark.parametrize(("scores", "queries"), [(1 << 18, 64), (1, 2), (30, 2)])  # all at once; one head; some of both
 @settings(deadline=None, max_examples=25)
 @given(LENGTHS)
-def test_weights_and_their_gradients_are_the_formula(scores: int, lengths: list[tuple[int, int]]) -> None:
-    (q, k), before = pair(lengths), attention_means._SCORES
+def test_weights_and_their_gradients_are_the_formula(scores: int, queries: int, lengths: list[tuple[int, int]]) -> None:
+    q, k = pair(lengths)
     wanted = torch.randn(len(k.values), HEADS, dtype=torch.float64)
-    try:
-        attention_means._SCORES = scores
+    with patch.multiple(attention_means, _SCORES=scores, _QUERIES=queries):
         found = mean_weights(q, k)
         gradients = torch.autograd.grad((found * wanted).sum(), [q.values, k.values])
-    finally:
-        attention_means._SCORES = before
     expected = torch.cat([written_out(*both) for both in zip(q.to_list(), k.to_list(), strict=True)])
     torch.testing.assert_close(found, expected, atol=1e-13, rtol=0)
     right = torch.autograd.grad((expected * wanted).sum(), [q.values, k.values], allow_unused=True)
