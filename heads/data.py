@@ -186,8 +186,9 @@ class _Decoder:
         values = self.source.decode(tokens.values)
         if values.dtype == torch.float32 or values.device.type != "cpu":
             return tokens._replace(values=values.float())
-        if self.memory is None:
-            self.memory = torch.from_numpy(np.empty((self.most_tokens, values.shape[1]), np.float32))
+        if self.memory is None or len(self.memory) < len(values):  # inner layers may have special tokens as well
+            most = max(self.most_tokens, len(values))
+            self.memory = torch.from_numpy(np.empty((most, values.shape[1]), np.float32))
         return tokens._replace(values=self.memory[: len(values)].copy_(values))
 
 

@@ -114,3 +114,15 @@ def test_a_gpu_gets_the_numbers_of_every_batch_while_it_computes(dataset: Datase
         found.append(batch.tokens["rna"].values.clone())
     for here, there in zip(data.batches(rows), found, strict=True):
         assert torch.equal(here.tokens["rna"].values, there.cpu())
+
+
+def test_decoded_batches_hold_also_what_lengths_do_not_count(dataset: Dataset, tmp_path: Path) -> None:
+    # the inner layers that `last:K` starts from have special tokens, which its lengths leave out
+    sources = open_sources(dataset, fill_cache(tmp_path, dataset, store_dtype="float16"), ["rna"])
+    true_lengths = sources["rna"].lengths
+    sources["rna"].lengths = np.maximum(true_lengths - 1, 0)
+    parts = [np.array([0]), np.arange(len(true_lengths)), np.array([1, 2])]
+    for rows, batch in zip(parts, CachedDataset(dataset, sources).batches(parts), strict=True):
+        found = batch.tokens["rna"]
+        assert len(found.values) == true_lengths[rows].sum()
+        assert torch.equal(found.values, sources["rna"].decode(sources["rna"].packed(rows).values).float())
